@@ -1,0 +1,1 @@
+"""Blocks of tokens and the pages that hold their keys and values."""

@@ -1,0 +1,49 @@
+"""A block: an immutable list of tokens, encoded as one frame, and the keys that name its KV."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Token ids ``[n]`` int32, n ≥ 1, and where they come from (for people to read)."""
+
+    tokens: Ints
+    source: str = ""
+    digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", _hash(self.tokens.tobytes()))
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def block_key(model: bytes, block: Block) -> bytes:
+    """Names the KV of a block encoded alone: it depends on the model and the block's tokens."""
+    return b"b" + model + block.digest
+
+
+def chain_keys(model: bytes, blocks: Iterable[Block]) -> list[bytes]:
+    """Names the KV of blocks encoded one after another, as plain causal attention does.
+
+    Each depends on all tokens up to its end, so each key is a hash over the one before.
+    """
+    keys = []
+    previous = b"f" + model
+    for block in blocks:
+        previous = _hash(previous + block.digest)
+        keys.append(previous)
+    return keys
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()

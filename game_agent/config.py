@@ -1,0 +1,33 @@
+"""Settings: frozen, checked once, with defaults that need no thought."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from game_agent.errors import InvalidInput
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How much the engine may use, and how much it does at once.
+
+    kv_memory_bytes: room for cached keys and values
+    step_tokens:     most new tokens in one forward pass; bounds how long a step can delay others
+    max_running:     most requests that are computed together
+    max_waiting:     most requests that wait before new ones are refused as overloaded
+    """
+
+    kv_memory_bytes: int = GIB
+    step_tokens: int = 2048
+    max_running: int = 64
+    max_waiting: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise InvalidInput(f"{name} must be positive, not {value}", where=name)
+        if self.step_tokens < self.max_running:
+            # Every running reply gets its token in every step.
+            raise InvalidInput("step_tokens must be at least max_running", where="step_tokens")

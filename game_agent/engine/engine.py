@@ -1,0 +1,346 @@
+"""The step loop: admit, select, compute, stream, until every request has its one end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Sequence as Seq
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from game_agent.blocks.block import Block
+from game_agent.blocks.store import BlockStore
+from game_agent.clock import Clock, SystemClock
+from game_agent.config import EngineSettings
+from game_agent.engine.request import (
+    Completion,
+    FinishReason,
+    Listener,
+    Mode,
+    Request,
+)
+from game_agent.engine.scheduler import select
+from game_agent.engine.sequence import Chunk, Sequence
+from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
+from game_agent.metrics import EngineMetrics
+from game_agent.model.planner import build_step
+from game_agent.model.runner import ModelRunner
+from game_agent.text.stream import TextStream
+
+log = logging.getLogger(__name__)
+
+
+class Handle:
+    """A submitted request, as its owner sees it."""
+
+    def __init__(self, engine: Engine, sequence: Sequence) -> None:
+        self._engine = engine
+        self._sequence = sequence
+
+    def cancel(self, reason: FinishReason = "cancelled") -> None:
+        """End the request at the next step with what it has; too late is no error."""
+        self._engine._end(self._sequence, reason)
+
+
+class Engine:
+    """Runs requests together on one model, in a thread of its own that starts when first needed.
+
+    Every submitted request ends in exactly one ``on_done`` or ``on_error`` of its listener.
+    """
+
+    def __init__(
+        self,
+        runner: ModelRunner,
+        settings: EngineSettings | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.runner = runner
+        self.settings = settings or EngineSettings()
+        self.store = BlockStore(runner.pool)
+        self.metrics = EngineMetrics()
+        self._clock = clock or SystemClock()
+        self._wake = threading.Condition()
+        self._inbox: list[Sequence] = []
+        self._endings: list[tuple[Sequence, FinishReason]] = []
+        self._waiting: deque[Sequence] = deque()
+        self._running: list[Sequence] = []
+        self._num_open = 0
+        self._arrivals = 0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    # Called from any thread
+
+    def submit(self, request: Request, listener: Listener) -> Handle:
+        """Queue one request. Raises what :meth:`submit_all` raises."""
+        return self.submit_all([(request, listener)])[0]
+
+    def submit_all(self, requests: Seq[tuple[Request, Listener]]) -> list[Handle]:
+        """Queue requests so that the next step sees all of them.
+
+        Raises :class:`TooLarge` (longer than the context), :class:`Overloaded` (too many wait) or
+        :class:`Unavailable` (closed); then none is queued.
+        """
+        now = self._clock.now_s()
+        for request, _ in requests:
+            self._check(request)
+        with self._wake:
+            if self._closed:
+                raise Unavailable("the engine is closed")
+            if self._num_open + len(requests) > self.settings.max_waiting:
+                raise Overloaded(f"{self._num_open} requests wait already", retry_after_ms=1000)
+            sequences = [self._sequence(r, listener, now) for r, listener in requests]
+            self._inbox += sequences
+            self._num_open += len(sequences)
+            self._start()
+            self._wake.notify()
+        return [Handle(self, sequence) for sequence in sequences]
+
+    def logits(self, blocks: Seq[Seq[int]], event: Seq[int], mode: Mode = "block") -> Tensor:
+        """Next-token logits [len(event), vocab] float32 of every event token, on the CPU.
+
+        blocks: token ids of each block; event: token ids. The blocks stay in the store.
+        """
+        made = tuple(Block(np.array(ids, np.int32)) for ids in blocks)
+        request = Request(made, np.array(event, np.int32), mode=mode, max_tokens=0, score=True)
+        completion = self.run([request])[0]
+        assert completion.logits is not None
+        return completion.logits
+
+    def run(self, requests: Seq[Request]) -> list[Completion]:
+        """Submit together, wait for all. Raises the first request's error, if one failed."""
+        waiters = [Waiter() for _ in requests]
+        self.submit_all(list(zip(requests, waiters, strict=True)))
+        return [waiter.wait() for waiter in waiters]
+
+    def close(self) -> None:
+        """Stop; what is still open ends as ``cancelled``. May be called again."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _check(self, request: Request) -> None:
+        context = sum(len(block) for block in request.blocks) + len(request.event)
+        room = self.runner.max_context_tokens
+        # A reply needs at least one place.
+        if context + (request.max_tokens > 0) > room:
+            raise TooLarge(
+                f"the prompt has {context} tokens, the model's context holds {room}", where="event"
+            )
+        highest = max([int(b.tokens.max()) for b in request.blocks] + [*request.event.tolist(), 0])
+        if highest >= self.runner.vocab_size:
+            raise TooLarge(f"token id {highest} is outside the vocabulary", where="event")
+
+    def _sequence(self, request: Request, listener: Listener, now_s: float) -> Sequence:
+        self._arrivals += 1
+        stream = TextStream(self.runner.tokenizer, request.stop)
+        return Sequence(request, listener, self._arrivals, now_s, stream)
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        with self._wake:
+            self._endings.append((sequence, reason))
+            self._wake.notify()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
+            self._thread.start()
+
+    # The engine's thread
+
+    def _loop(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._closed or self._inbox or self._endings or self._num_held):
+                    self._wake.wait()
+                if self._closed:
+                    break
+            self.step()
+        for sequence in [*self._running, *self._waiting, *self._inbox]:
+            self._finish(sequence, "cancelled")
+
+    @property
+    def _num_held(self) -> int:
+        return len(self._running) + len(self._waiting)
+
+    def step(self) -> None:
+        """Take in what is new, compute one forward pass, hand out what it gave."""
+        self._take_in()
+        self._admit()
+        chunks = select(self._running, self.settings.step_tokens)
+        if not chunks:
+            return
+        try:
+            logits = self._forward(chunks)
+        except Exception as error:
+            # Whatever failed, these requests get their end and the others go on.
+            log.exception("a step of %d chunks failed", len(chunks))
+            for sequence in {chunk.sequence for chunk in chunks}:
+                self._fail(sequence, GameAgentError(f"the step failed: {error}"))
+            return
+        self._advance(chunks, logits)
+
+    def _take_in(self) -> None:
+        with self._wake:
+            inbox, self._inbox = self._inbox, []
+            endings, self._endings = self._endings, []
+        self._waiting.extend(inbox)
+        for sequence, reason in endings:
+            if sequence in self._running or sequence in self._waiting:
+                self._finish(sequence, reason)
+        now = self._clock.now_s()
+        for sequence in [*self._running, *self._waiting]:
+            deadline = sequence.request.deadline_s
+            if deadline is not None and now >= deadline:
+                self._finish(sequence, "deadline")
+
+    def _admit(self) -> None:
+        """Move waiting requests to running, in order, while there is room."""
+        runner = self.runner
+        queue = sorted(self._waiting, key=lambda s: (-s.request.priority, s.arrival))
+        for sequence in queue:
+            if len(self._running) >= self.settings.max_running:
+                return
+            try:
+                sequence.admit(
+                    self.store, runner.digest, runner.max_context_tokens, self._clock.now_s()
+                )
+            except MemoryError as error:
+                if self._running:
+                    return  # those will give back theirs
+                self._fail(sequence, TooLarge(f"the prompt does not fit the KV memory: {error}"))
+                continue
+            self._waiting.remove(sequence)
+            self._running.append(sequence)
+            if not sequence.num_pending and not sequence.unfilled():
+                self._finish(sequence, "stop")
+
+    def _forward(self, chunks: Seq[Chunk]) -> Tensor:
+        taken: dict[int, int] = {}
+        runs = [
+            run
+            for sequence, group in groupby(chunks, key=lambda chunk: chunk.sequence)
+            for run in sequence.runs(list(group), taken, self.runner.rope)
+        ]
+        self.metrics.count_step(sum(len(run.tokens) for run in runs))
+        return self.runner.forward(build_step(runs))
+
+    def _advance(self, chunks: Seq[Chunk], logits: Tensor) -> None:
+        """Publish what is complete, draw next tokens, end what is done."""
+        row = 0
+        for chunk in chunks:
+            if chunk.block is not None:
+                chunk.sequence.entries[chunk.block].num_filled += chunk.num_tokens
+        for chunk in chunks:
+            sequence = chunk.sequence
+            if chunk.block is None:
+                sequence.num_computed += chunk.num_tokens
+                if sequence.request.score:
+                    sequence.scores.append(logits[row : row + chunk.num_tokens].cpu())
+                    row += chunk.num_tokens
+                elif not sequence.num_pending:
+                    self._draw(sequence, logits[row])
+                    row += 1
+        for sequence in list(self._running):
+            # Scored, or only made ready: nothing is left to compute and nothing is drawn.
+            if not sequence.num_pending and not sequence.decoding and not sequence.unfilled():
+                self._finish(sequence, "stop")
+
+    def _draw(self, sequence: Sequence, logits: Tensor) -> None:
+        sampling = sequence.request.sampling
+        token = self.runner.kernels.sample(
+            logits, sampling.temperature, sampling.top_p, sequence.generator
+        )
+        if sequence.first_token_s is None:
+            sequence.first_token_s = self._clock.now_s()
+        if token in self.runner.stop_token_ids:
+            self._finish(sequence, "stop")
+            return
+        sequence.tokens.append(token)
+        self._emit(sequence, sequence.stream.push(token))
+        if sequence.stream.stopped:
+            self._finish(sequence, "stop")
+        elif sequence.num_generated >= sequence.max_tokens:
+            self._finish(sequence, "length")
+
+    def _emit(self, sequence: Sequence, text: str) -> None:
+        if text:
+            sequence.text.append(text)
+            self._tell(sequence.listener.on_text, len(sequence.text) - 1, text)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        self._remove(sequence)
+        self._emit(sequence, sequence.stream.finish())
+        now = self._clock.now_s()
+        begun = sequence.submitted_s
+        usage = replace(
+            sequence.usage,
+            generated_tokens=sequence.num_generated,
+            queue_ms=1e3 * ((sequence.admitted_s or now) - begun),
+            ttft_ms=1e3 * ((sequence.first_token_s or now) - begun),
+            total_ms=1e3 * (now - begun),
+        )
+        completion = Completion(
+            text="".join(sequence.text),
+            finish_reason=reason,
+            usage=usage,
+            tokens=tuple(sequence.tokens[len(sequence.request.event) :]),
+            logits=torch.cat(sequence.scores) if sequence.scores else None,
+        )
+        self.metrics.count_request(completion.finish_reason, usage)
+        self._tell(sequence.listener.on_done, completion)
+
+    def _fail(self, sequence: Sequence, error: GameAgentError) -> None:
+        self._remove(sequence)
+        self._tell(sequence.listener.on_error, error)
+
+    def _remove(self, sequence: Sequence) -> None:
+        sequence.release(self.store)
+        if sequence in self._running:
+            self._running.remove(sequence)
+        elif sequence in self._waiting:
+            self._waiting.remove(sequence)
+        with self._wake:
+            self._num_open -= 1
+
+    def _tell(self, call: object, *args: object) -> None:
+        """A listener's mistake must not end the other requests."""
+        try:
+            call(*args)  # type: ignore[operator]
+        except Exception:
+            log.exception("a listener failed")
+
+
+class Waiter:
+    """A listener that lets another thread wait for the end."""
+
+    def __init__(self) -> None:
+        self._ended = threading.Event()
+        self._completion: Completion | None = None
+        self._error: GameAgentError | None = None
+
+    def on_text(self, index: int, text: str) -> None:
+        """Pieces are in the completion's text as well."""
+
+    def on_done(self, completion: Completion) -> None:
+        self._completion = completion
+        self._ended.set()
+
+    def on_error(self, error: GameAgentError) -> None:
+        self._error = error
+        self._ended.set()
+
+    def wait(self) -> Completion:
+        """The completion; raises the request's error."""
+        self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._completion is not None
+        return self._completion

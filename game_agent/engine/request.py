@@ -1,0 +1,111 @@
+"""What is asked of the engine, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from game_agent.blocks.block import Block
+from game_agent.errors import GameAgentError, InvalidInput
+
+Mode = Literal["block", "full"]
+MODES: tuple[Mode, ...] = ("block", "full")
+FinishReason = Literal["stop", "length", "cancelled", "superseded", "deadline"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; temperature 0 is greedy, ``seed`` None draws a fresh one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 100.0:
+            raise InvalidInput("temperature must lie between 0 and 100", where="temperature")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidInput("top_p must be above 0 and at most 1", where="top_p")
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One question, or (with an empty event) blocks to make ready.
+
+    blocks:     the prompt's blocks in order
+    event:      token ids [n] int32 of the question, up to where the reply begins
+    max_tokens: most tokens of the reply; 0 with ``score`` or an empty event
+    stop:       texts that end the reply and are not part of it
+    score:      the result is the event's logits instead of a reply
+    deadline_s: on the engine's clock; the request ends then with what it has
+    """
+
+    blocks: tuple[Block, ...]
+    event: npt.NDArray[np.int32]
+    mode: Mode = "block"
+    max_tokens: int = 256
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    priority: int = 0
+    deadline_s: float | None = None
+    score: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InvalidInput(
+                f"mode must be one of {', '.join(MODES)}, not {self.mode!r}", where="mode"
+            )
+        if self.max_tokens < 0:
+            raise InvalidInput("max_tokens must not be negative", where="max_tokens")
+        if not self.blocks and not len(self.event):
+            raise InvalidInput("a request needs blocks or an event", where="event")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a request cost. ``context_tokens = cached_tokens + encoded_tokens + prefill_tokens``.
+
+    Tokens of blocks that were in the store (or on their way, for another request) are *cached*;
+    of blocks encoded for this request *encoded*; of the event *prefill*. ``ttft_ms`` (time to first
+    token) and ``total_ms`` count from submission, ``queue_ms`` until the request was taken up.
+    """
+
+    context_tokens: int = 0
+    cached_tokens: int = 0
+    encoded_tokens: int = 0
+    prefill_tokens: int = 0
+    generated_tokens: int = 0
+    blocks: int = 0
+    blocks_encoded: int = 0
+    queue_ms: float = 0.0
+    ttft_ms: float = 0.0
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A request's end: ``text`` is the concatenation of all pieces that were streamed.
+
+    tokens: the generated ids, without the stop token
+    logits: [event, vocab] float32 of a ``score`` request, else None
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    tokens: tuple[int, ...] = ()
+    logits: Tensor | None = field(default=None, compare=False)
+
+
+class Listener(Protocol):
+    """Hears of one request, from the engine's thread: texts, then exactly one end."""
+
+    def on_text(self, index: int, text: str) -> None: ...
+
+    def on_done(self, completion: Completion) -> None: ...
+
+    def on_error(self, error: GameAgentError) -> None: ...

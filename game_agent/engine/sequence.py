@@ -1,0 +1,244 @@
+"""One request under way: the entries it holds, its own frame, and the runs that move it on."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from game_agent.blocks.block import block_key, chain_keys
+from game_agent.blocks.pool import pages_for
+from game_agent.blocks.store import BlockStore, Entry
+from game_agent.engine.request import FinishReason, Listener, Request, Usage
+from game_agent.model.planner import (
+    Ints,
+    Run,
+    frame_segments,
+    no_segments,
+    own_segment,
+    page_slots,
+)
+from game_agent.model.rope import Rope
+from game_agent.text.stream import TextStream
+from game_agent_kernels import Segments
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Part of one step: the next ``num_tokens`` of a block, or of the sequence's own frame."""
+
+    sequence: Sequence
+    block: int | None
+    num_tokens: int
+
+
+@dataclass(eq=False)
+class Sequence:
+    """A request and all that it has so far.
+
+    The own frame holds the event and the reply; ``num_computed`` of its tokens have keys in pages.
+    """
+
+    request: Request
+    listener: Listener
+    arrival: int
+    submitted_s: float
+    stream: TextStream
+    entries: list[Entry] = field(default_factory=list)
+    pages: Ints = field(default_factory=lambda: np.empty(0, np.int32))
+    tokens: list[int] = field(default_factory=list)
+    num_computed: int = 0
+    num_pieces: int = 0
+    text: list[str] = field(default_factory=list)
+    scores: list[torch.Tensor] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    encoded: set[int] = field(default_factory=set)
+    admitted_s: float | None = None
+    first_token_s: float | None = None
+    max_tokens: int = 0
+    end_reason: FinishReason | None = None
+    _segments: Segments | None = None
+
+    def __post_init__(self) -> None:
+        self.tokens = self.request.event.tolist()
+        lengths = [len(block) for block in self.request.blocks]
+        self.origins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.keys: list[bytes] = []
+        seed = self.request.sampling.seed
+        self.generator = torch.Generator().manual_seed(
+            secrets.randbits(63) if seed is None else seed % 2**63
+        )
+
+    @property
+    def num_block_tokens(self) -> int:
+        return int(self.origins[-1])
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.tokens) - len(self.request.event)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens of the own frame that wait to be computed: the event, or the last one drawn."""
+        return len(self.tokens) - self.num_computed
+
+    @property
+    def decoding(self) -> bool:
+        return self.num_generated > 0
+
+    def unfilled(self) -> list[int]:
+        """Indices of blocks that are not wholly encoded yet, in order, each entry once."""
+        if self.num_computed:
+            return []
+        seen: set[int] = set()
+        out = []
+        for i, entry in enumerate(self.entries):
+            if not entry.published and id(entry) not in seen:
+                seen.add(id(entry))
+                out.append(i)
+        return out
+
+    def num_pages(self) -> int:
+        """Pages that the own frame needs to its end."""
+        return pages_for(len(self.request.event) + self.max_tokens)
+
+    def admit(self, store: BlockStore, model: bytes, max_context: int, now_s: float) -> None:
+        """Hold every block's entry, reserving the missing ones, and pages for the own frame.
+
+        Raises ``MemoryError``, holding nothing, when there is no room.
+        """
+        request = self.request
+        room = max_context - self.num_block_tokens - len(request.event)
+        self.max_tokens = min(request.max_tokens, room)
+        if not self.keys:
+            self.keys = (
+                [block_key(model, block) for block in request.blocks]
+                if request.mode == "block"
+                else chain_keys(model, request.blocks)
+            )
+        # First hold all that is there, so that making room for the rest cannot evict it.
+        held = [store.acquire(key) for key in self.keys]
+        self.entries = [entry for entry in held if entry is not None]
+        try:
+            for i, block in enumerate(request.blocks):
+                if held[i] is None:
+                    held[i] = self._acquire_or_reserve(store, i, len(block))
+            self.pages = store.allocate(self.num_pages())
+        except MemoryError:
+            self.release(store)
+            raise
+        self.entries = [entry for entry in held if entry is not None]
+        self.admitted_s = now_s
+        self.usage = self._counted()
+
+    def _acquire_or_reserve(self, store: BlockStore, index: int, num_tokens: int) -> Entry:
+        """The entry of a block that was missing: a twin earlier in this prompt may have made it."""
+        entry = store.acquire(self.keys[index])
+        if entry is None:
+            entry = store.reserve(self.keys[index], num_tokens)
+            self.encoded.add(index)
+        self.entries.append(entry)
+        return entry
+
+    def release(self, store: BlockStore) -> None:
+        """Give back all that :meth:`admit` took."""
+        for entry in self.entries:
+            store.release(entry)
+        store.free(self.pages)
+        self.entries, self.pages = [], np.empty(0, np.int32)
+        self.encoded.clear()
+
+    def _counted(self) -> Usage:
+        lengths = np.diff(self.origins)
+        encoded = int(sum(lengths[i] for i in self.encoded))
+        event = len(self.request.event)
+        return Usage(
+            context_tokens=self.num_block_tokens + event,
+            cached_tokens=self.num_block_tokens - encoded,
+            encoded_tokens=encoded,
+            prefill_tokens=event,
+            blocks=len(lengths),
+            blocks_encoded=len(self.encoded),
+        )
+
+    def runs(self, chunks: Seq[Chunk], taken: dict[int, int], rope: Rope) -> list[Run]:
+        """This step's runs for ``chunks`` of this sequence, in order.
+
+        ``taken`` counts what earlier chunks of this step do to each entry (by ``id``), and is
+        brought up to date.
+        """
+        runs: list[Run] = []
+        for chunk in chunks:
+            run = (
+                self._own_run(chunk.num_tokens, rope)
+                if chunk.block is None
+                else self._block_run(chunk.block, chunk.num_tokens, taken, rope)
+            )
+            follows = runs and runs[-1].position + len(runs[-1].tokens) == run.position
+            if self.request.mode == "full" and follows:
+                run = _joined(runs.pop(), run)
+            runs.append(run)
+        return runs
+
+    def _block_run(self, index: int, num_tokens: int, taken: dict[int, int], rope: Rope) -> Run:
+        """Encode part of a block: alone in its frame, or in full mode as part of the prompt's.
+
+        A full-mode run is given all blocks as segments. What lies behind a row is not visible to
+        it, so that later blocks are not written yet does no harm.
+        """
+        entry = self.entries[index]
+        first = entry.num_filled + taken.get(id(entry), 0)
+        last = first + num_tokens
+        taken[id(entry)] = last - entry.num_filled
+        full = self.request.mode == "full"
+        return Run(
+            tokens=self.request.blocks[index].tokens[first:last],
+            position=first + (int(self.origins[index]) if full else 0),
+            slots=page_slots(entry.pages, first, last),
+            segments=self._context(rope)
+            if full
+            else own_segment(entry.pages, 0, last, len(rope.inv_freq)),
+        )
+
+    def _own_run(self, num_tokens: int, rope: Rope) -> Run:
+        """The next tokens of the event or reply, attending to all blocks."""
+        first, last = self.num_computed, self.num_computed + num_tokens
+        origin = self.num_block_tokens if self.request.mode == "full" else 0
+        own = own_segment(self.pages, origin, last, len(rope.inv_freq))
+        context = self._context(rope)
+        return Run(
+            tokens=np.array(self.tokens[first:last], np.int32),
+            position=origin + first,
+            slots=page_slots(self.pages, first, last),
+            segments=Segments.concat([context, own]) if context.num_segments else own,
+            num_logits=num_tokens if self.request.score else int(last == len(self.tokens)),
+        )
+
+    def _context(self, rope: Rope) -> Segments:
+        """Segments of all blocks, the same in every step of this sequence."""
+        if self._segments is None:
+            frames = [(entry.pages, entry.num_tokens) for entry in self.entries]
+            origins = self.origins[:-1]
+            if not frames:
+                self._segments = no_segments(len(rope.inv_freq))
+            elif self.request.mode == "full":
+                self._segments = frame_segments(
+                    frames, np.zeros_like(origins), rope, origins.astype(np.int32)
+                )
+            else:
+                self._segments = frame_segments(frames, self.num_block_tokens - origins, rope)
+        return self._segments
+
+
+def _joined(first: Run, second: Run) -> Run:
+    """Two runs of one frame, the second following on the first, as one."""
+    return Run(
+        tokens=np.concatenate([first.tokens, second.tokens]),
+        position=first.position,
+        slots=np.concatenate([first.slots, second.slots]),
+        segments=second.segments,
+        num_logits=second.num_logits,
+    )

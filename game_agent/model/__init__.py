@@ -1,0 +1,1 @@
+"""Checkpoints, the packed decoder, and the plan of a forward pass."""

@@ -1,0 +1,116 @@
+"""A loaded model, ready to run steps: decoder, pages and tokenizer of one checkpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from game_agent.blocks.pool import PagePool, pages_for
+from game_agent.errors import InvalidInput, ModelError
+from game_agent.model.decoder import Decoder
+from game_agent.model.planner import Step
+from game_agent.model.rope import Rope
+from game_agent.model.spec import ModelSpec, load_spec
+from game_agent.model.weights import load_weights
+from game_agent.text.formats import PromptEncoder, format_for
+from game_agent.text.tokenizer import Tokenizer
+from game_agent_kernels import Kernels, kernels_for
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class ModelRunner:
+    """Steps to logits, on one device."""
+
+    def __init__(
+        self,
+        name: str,
+        spec: ModelSpec,
+        decoder: Decoder,
+        pool: PagePool,
+        encoder: PromptEncoder,
+        kernels: Kernels,
+    ) -> None:
+        self.name = name
+        self.spec = spec
+        self.decoder = decoder
+        self.pool = pool
+        self.encoder = encoder
+        self.kernels = kernels
+        self.digest = decoder.weights.digest
+        self.stop_token_ids = frozenset((*spec.stop_token_ids, *encoder.stop_token_ids))
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.encoder.tokenizer
+
+    @property
+    def rope(self) -> Rope:
+        return self.decoder.rope
+
+    @property
+    def max_context_tokens(self) -> int:
+        return self.spec.max_context_tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return self.spec.vocab_size
+
+    def forward(self, step: Step) -> Tensor:
+        """Logits [rows asked for, vocab] float32; keys and values of all rows go into the pool."""
+        return self.decoder.forward(step, self.pool)
+
+
+def load_runner(
+    folder: str | os.PathLike[str],
+    *,
+    kv_memory_bytes: int,
+    device: str | None = None,
+    dtype: str | None = None,
+    prompt_format: str | None = None,
+    backend: str | None = None,
+) -> ModelRunner:
+    """Load a Hugging Face checkpoint folder (config.json, tokenizer.json, safetensors).
+
+    device:  "cpu", "cuda", …; None is the best there is
+    dtype:   "float32", "bfloat16", "float16"; None is float32 on a CPU, bfloat16 elsewhere
+    backend: which kernels; None is the fastest
+
+    Raises :class:`ModelError` for an unusable folder, :class:`InvalidInput` for a wrong setting.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path} is not a folder; give a Hugging Face checkpoint folder")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if dtype is not None and dtype not in DTYPES:
+        raise InvalidInput(
+            f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}", where="dtype"
+        )
+    kind = DTYPES[dtype or ("float32" if where.type == "cpu" else "bfloat16")]
+    spec = load_spec(path)
+    tokenizer = Tokenizer.load(path)
+    weights = load_weights(path, spec, where, kind)
+    try:
+        kernels = kernels_for(where, backend)
+    except ValueError as error:
+        raise InvalidInput(str(error), where="backend") from None
+    pool = _pool(spec, kv_memory_bytes, kind, where)
+    encoder = PromptEncoder(tokenizer, format_for(tokenizer, prompt_format))
+    return ModelRunner(path.name, spec, Decoder(spec, weights, kernels), pool, encoder, kernels)
+
+
+def _pool(spec: ModelSpec, memory_bytes: int, dtype: torch.dtype, device: torch.device) -> PagePool:
+    per_page = spec.num_layers * spec.num_kv_heads * spec.head_dim * 2 * 16 * dtype.itemsize
+    # More than that is never used by one prompt alone; less than one page is no cache.
+    num_pages = max(memory_bytes // per_page, pages_for(1))
+    return PagePool(
+        num_pages,
+        spec.num_layers,
+        spec.num_kv_heads,
+        spec.head_dim,
+        dtype=dtype,
+        device=device,
+    )

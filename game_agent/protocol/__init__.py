@@ -1,0 +1,1 @@
+"""The wire protocol: MessagePack maps, their types, and the limits on them."""

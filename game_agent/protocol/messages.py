@@ -1,0 +1,209 @@
+"""The requests of the wire protocol as types: the one place where their fields are validated."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from game_agent.errors import InvalidInput, ProtocolError
+from game_agent.protocol.codec import Map
+
+VERSION = 1
+MAX_ID_CHARS = 64
+NOT_OFFERED = frozenset(
+    {"lore.put", "agent.inspect", "agent.heard", "agent.rewind", "save", "load"}
+)
+"""Operations of the protocol that this server answers with ``invalid``."""
+
+RequestId = int | Annotated[str, Meta(max_length=MAX_ID_CHARS)]
+Name = Annotated[str, Meta(min_length=1, max_length=128)]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Seq = Annotated[int, Meta(ge=0, le=2**53)]
+GameTime = int | float | None
+
+
+class Request(Struct, forbid_unknown_fields=True, kw_only=True, tag_field="op"):
+    """What every request carries; ``op`` is the type's tag."""
+
+    v: Literal[1]
+    id: RequestId
+
+
+class Event(Struct, forbid_unknown_fields=True):
+    """Something said: ``text`` by ``speaker`` (``from`` on the wire)."""
+
+    text: str
+    speaker: Name = msgspec.field(name="from")
+
+
+class Hello(Request, tag="hello"):
+    client: str | None = None
+    protocol: int | None = None
+    session: str | None = None
+
+
+class Ping(Request, tag="ping"):
+    pass
+
+
+class WorldPut(Request, tag="world.put"):
+    world: Name
+    state: dict[str, Any]
+    seq: Seq = 0
+    partition: Any = None
+
+
+class WorldPatch(Request, tag="world.patch"):
+    world: Name
+    seq: Seq | None = None
+    patch: list[Any] | None = None
+    merge: dict[str, Any] | None = None
+
+
+class WorldGet(Request, tag="world.get"):
+    world: Name
+
+
+class WorldDelete(Request, tag="world.delete"):
+    world: Name
+
+
+class AgentPut(Request, tag="agent.put"):
+    agent: Name
+    world: Name
+    profile: str | dict[str, Any] | None = None
+    card: Any = None
+    sees: tuple[str, ...] = ("",)
+    instructions: str = ""
+    actions: Any = None
+
+
+class AgentGet(Request, tag="agent.get"):
+    agent: Name
+
+
+class AgentDelete(Request, tag="agent.delete"):
+    agent: Name
+
+
+class AgentObserve(Request, tag="agent.observe"):
+    event: str | Event
+    agent: Name | None = None
+    agents: tuple[Name, ...] | None = None
+    game_time: GameTime = None
+
+
+class AgentWarm(Request, tag="agent.warm"):
+    agent: Name
+
+
+class AgentHistory(Request, tag="agent.history"):
+    agent: Name
+    last: Annotated[int, Meta(ge=0)] | None = None
+
+
+class Ask(Request, tag="ask"):
+    agent: Name
+    event: str | Event
+    kind: Literal["say", "act", "choose"] = "say"
+    schema: Any = None
+    options: Any = None
+    max_tokens: Count = 256
+    temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Meta(ge=0)] | None = None
+    stop: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=16)] = ()
+    stream: bool | Literal["sentence"] = False
+    deadline_ms: Count | None = None
+    priority: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] = 0
+    replaces: bool = False
+    remember: bool = True
+    mode: str | None = None
+    game_time: GameTime = None
+
+
+class Tick(Request, tag="tick"):
+    """``asks`` are validated one by one, because a bad one fails alone."""
+
+    world: Name
+    tick: Any
+    seq: Seq | None = None
+    patch: list[Any] | None = None
+    merge: dict[str, Any] | None = None
+    asks: list[Any] = []
+
+
+class Cancel(Request, tag="cancel"):
+    target: RequestId
+
+
+class Stats(Request, tag="stats"):
+    pass
+
+
+REQUESTS: dict[str, type[Request]] = {
+    str(request.__struct_config__.tag): request for request in Request.__subclasses__()
+}
+"""Each operation that is offered -> its type."""
+
+_AnyRequest = TypeVar("_AnyRequest", bound=Request)
+
+
+def read_id(fields: object) -> int | str | None:
+    """The id of a request, or None if it has none that could be answered under."""
+    value = fields.get("id") if isinstance(fields, dict) else None
+    if isinstance(value, str) and len(value) <= MAX_ID_CHARS:
+        return value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def parse(fields: Map) -> Request:
+    """A request of any operation.
+
+    Raises ``ProtocolError`` for another version or an unknown ``op``, ``InvalidInput`` for a field
+    that is missing, unknown or of another type (``where`` names it).
+    """
+    version, op = fields.get("v"), fields.get("op")
+    if isinstance(version, int) and not isinstance(version, bool) and version != VERSION:
+        raise ProtocolError(
+            f"this server speaks version {VERSION} of the protocol, not {version}",
+            code="unsupported_version",
+            where="v",
+        )
+    if not isinstance(op, str):
+        raise InvalidInput("a request needs op, the name of an operation", where="op")
+    if op in NOT_OFFERED:
+        raise InvalidInput(f"{op} is not offered by this server", where="op")
+    if op not in REQUESTS:
+        raise ProtocolError(f"there is no operation {op[:50]!r}", code="unknown_op", where="op")
+    return _convert(fields, REQUESTS[op])
+
+
+def parse_ask(fields: object, where: str) -> Ask:
+    """One of the asks of a tick, which needs neither ``v`` nor ``op``. ``where`` is its path."""
+    if not isinstance(fields, dict):
+        raise InvalidInput("an ask must be a map", where=where)
+    try:
+        return _convert({"v": VERSION, "op": "ask", **fields}, Ask)
+    except InvalidInput as error:
+        error.where = f"{where}.{error.where}" if error.where else where
+        raise
+
+
+def _convert(fields: Map, kind: type[_AnyRequest]) -> _AnyRequest:
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError as error:
+        raise _as_invalid(str(error)) from error
+
+
+def _as_invalid(text: str) -> InvalidInput:
+    """msgspec's ``… - at `$.asks[0].id` `` as a sentence and a path."""
+    text, _, place = text.partition(" - at ")
+    parts = re.findall(r"[\w-]+", place.strip("`").removeprefix("$"))
+    if named := re.search(r"(?:unknown|required) field `(.*)`$", text, re.DOTALL):
+        parts.append(named[1][:50])
+    return InvalidInput(text.replace("`", "'")[:300], where=".".join(parts) or None)

@@ -1,0 +1,1 @@
+"""Tokens and text: tokenizer, prompt formats, and the reply as it streams."""

@@ -1,0 +1,18 @@
+"""Operations on paged keys and values, each with a plain torch reference.
+
+The package knows nothing of models or games: tensors, pages and the integer arrays of a
+:class:`~game_agent_kernels.plan.Plan` come in, tensors go out.
+"""
+
+from game_agent_kernels.dispatch import Kernels, available_backends, kernels_for
+from game_agent_kernels.plan import FAR_PAST, PAGE_TOKENS, Plan, Segments
+
+__all__ = [
+    "FAR_PAST",
+    "PAGE_TOKENS",
+    "Kernels",
+    "Plan",
+    "Segments",
+    "available_backends",
+    "kernels_for",
+]

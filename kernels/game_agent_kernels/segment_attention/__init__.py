@@ -1,0 +1,1 @@
+"""Attention of packed rows to segments of paged keys, merged by log-sum-exp."""

@@ -1,0 +1,354 @@
+// Attention of one part (see kernels.hpp): online softmax over tiles of pages.
+//
+// For each tile: scores of a block of rows are a small matrix product (rows' queries, broadcast,
+// times registers that hold one dimension of consecutive keys); then the rows' maximum, weights and
+// sum; then the weights times the values. K and V of a page are loaded once per block of rows.
+#pragma once
+
+#include "kernels.hpp"
+#include "vec_math.hpp"
+
+namespace {
+
+using namespace game_agent;
+
+// Score of a masked key, far below kNothing, so that its weight is 0 also in a row without keys.
+constexpr float kMasked = -3e38f;
+constexpr float kNothing = -1e30f;
+constexpr int kVecsPerPage = kPageTokens / Vec::kLanes;
+
+// Pages attended at once.
+struct Tile {
+  const PageRef* pages[kTilePages];
+  int count;
+};
+
+inline int visible_keys(int limit, const PageRef& page) {
+  const int n = least(limit - page.position, page.length);
+  return n > 0 ? n : 0;
+}
+
+// scores[r][n] = q[r] . keys[n] for R rows and N vectors of keys.
+template <int R, int N, typename KV>
+GAME_AGENT_INLINE void score_block(const float* q, const KV* const* keys, int dim, float* scores) {
+  Vec acc[R][N];
+  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::zero();
+  }
+  for (int d = 0; d < dim; ++d) {
+    Vec k[N];
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) k[n] = Vec::load(keys[n] + d * kPageTokens);
+    GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+      const Vec x = Vec::all(q[r * kRowStride + d]);
+      GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::fma(x, k[n], acc[r][n]);
+    }
+  }
+  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
+      acc[r][n].store(scores + r * kScoreStride + n * Vec::kLanes);
+    }
+  }
+}
+
+// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows and N vectors of dimensions from
+// `values + offset` on; the last vector is `lanes` wide if N is 1.
+template <int R, int N, typename KV>
+GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values, const int* counts,
+                                   int pages, int dim, int lanes, const float* factor, float* acc) {
+  Vec sum[R][N];
+  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+    const Vec f = Vec::all(factor[r]);
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
+      sum[r][n] = Vec::load(acc + r * kRowStride + n * Vec::kLanes) * f;
+    }
+  }
+  for (int page = 0; page < pages; ++page) {
+    const KV* value = values[page];
+    const float* weight = weights + page * kPageTokens;
+    for (int t = 0; t < counts[page]; ++t) {
+      Vec v[N];
+      if (N == 1 && lanes < Vec::kLanes) {
+        v[0] = Vec::load_first(value + t * dim, lanes);
+      } else {
+        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
+          v[n] = Vec::load(value + t * dim + n * Vec::kLanes);
+        }
+      }
+      GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+        const Vec w = Vec::all(weight[r * kScoreStride + t]);
+        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = Vec::fma(w, v[n], sum[r][n]);
+      }
+    }
+  }
+  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
+      sum[r][n].store(acc + r * kRowStride + n * Vec::kLanes);
+    }
+  }
+}
+
+// The part being worked on.
+template <typename KV>
+class Worker {
+ public:
+  Worker(const AttentionCall& call, const Part& part, Scratch& scratch)
+      : call_(call),
+        part_(part),
+        scratch_(scratch),
+        rows_(part.last - part.first),
+        page_size_(static_cast<int64_t>(call.dim) * kPageTokens) {
+    const int group = call.heads / call.kv_heads;
+    for (int r = 0; r < rows_; ++r) {
+      const int packed = part.first + r;
+      const RowRef& row = part.rows[packed / group];
+      const int64_t head = static_cast<int64_t>(row.row) * call.heads + part.kv_head * group;
+      scratch.q_rows[r] = call.q + (head + packed % group) * call.dim;
+      scratch.slots[r] = row.slot;
+      scratch.limits[r] = row.position + 1;
+      scratch.top[r] = kNothing;
+      scratch.total[r] = 0.0f;
+      for (int d = 0; d < call.dim; d += Vec::kLanes) {
+        Vec::zero().store(scratch.acc + r * kRowStride + d);
+      }
+      highest_ = r == 0 ? scratch.limits[0] : -least(-highest_, -scratch.limits[r]);
+    }
+  }
+
+  void run() {
+    Tile tile;
+    for (int64_t next = 0; next < part_.num_pages;) {
+      for (tile.count = 0; tile.count < kTilePages && next < part_.num_pages; ++next) {
+        const PageRef& page = part_.pages[next];
+        if (visible_keys(highest_, page) > 0) tile.pages[tile.count++] = &page;
+      }
+      attend_tile(tile);
+    }
+    write();
+  }
+
+ private:
+  void attend_tile(const Tile& tile) {
+    for (int begin = 0; begin < tile.count;) {
+      const int rotation = tile.pages[begin]->rotation;
+      int end = begin + 1;
+      while (end < tile.count && tile.pages[end]->rotation == rotation) ++end;
+      rotate(rotation);
+      for (int r = 0; r < rows_; r += Vec::kRowBlock) score_rows(tile, begin, end, r);
+      begin = end;
+    }
+    for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+      const int count = least(Vec::kRowBlock, rows_ - r);
+      alignas(64) float factor[16];
+      weigh_rows(tile, r, count, factor);
+      add_values(tile, r, count, factor);
+    }
+  }
+
+  // Queries for the pages of one distance, scaled so that scores are in units of log 2.
+  void rotate(int rotation) {
+    if (rotation == rotation_) return;
+    rotation_ = rotation;
+    for (int r = 0; r < rows_; ++r) {
+      const int64_t angle =
+          static_cast<int64_t>(call_.rotations[rotation + scratch_.slots[r]]) * call_.half;
+      rotate_row(scratch_.q_rows[r], scratch_.q + r * kRowStride, call_.cos + angle,
+                 call_.sin + angle, call_.half, call_.dim, call_.scale * kLog2E);
+    }
+  }
+
+  int block_limit(int first_row) const {
+    int limit = scratch_.limits[first_row];
+    const int end = least(first_row + Vec::kRowBlock, rows_);
+    for (int r = first_row + 1; r < end; ++r) limit = -least(-limit, -scratch_.limits[r]);
+    return limit;
+  }
+
+  const KV* page_data(const void* pool, const PageRef& page) const {
+    const int64_t index = static_cast<int64_t>(page.page) * call_.kv_heads + part_.kv_head;
+    return static_cast<const KV*>(pool) + index * page_size_;
+  }
+
+  // Scores of a block of rows with the pages [begin, end) of a tile.
+  void score_rows(const Tile& tile, int begin, int end, int first_row) {
+    const int limit = block_limit(first_row);
+    const int count = least(Vec::kRowBlock, rows_ - first_row);
+    const KV* keys[kTilePages * kVecsPerPage];
+    int vecs = 0;
+    // Positions rise, so pages that this block cannot see come last (if not, they are masked).
+    while (end > begin && visible_keys(limit, *tile.pages[end - 1]) == 0) --end;
+    for (int i = begin; i < end; ++i) {
+      const KV* page = page_data(call_.keys, *tile.pages[i]);
+      for (int v = 0; v < kVecsPerPage; ++v) keys[vecs++] = page + v * Vec::kLanes;
+    }
+    const float* q = scratch_.q + first_row * kRowStride;
+    float* scores = scratch_.scores + first_row * kScoreStride + begin * kPageTokens;
+    for_rows(count, [&](auto rows) {
+      constexpr int R = decltype(rows)::value;
+      constexpr int N = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
+      int v = 0;
+      const auto step = [&](auto wide) {
+        constexpr int W = decltype(wide)::value;
+        for (; v + W <= vecs; v += W) {
+          score_block<R, W>(q, keys + v, call_.dim, scores + v * Vec::kLanes);
+        }
+      };
+      step(Count<N>());
+      if constexpr (N > 2) step(Count<2>());
+      step(Count<1>());
+    });
+  }
+
+  // Scores become weights; factor [rows] is what earlier sums have to be multiplied by.
+  void weigh_rows(const Tile& tile, int first_row, int count, float* factor) {
+    alignas(64) float drop[16] = {};
+    for (int i = 0; i < count; ++i) {
+      const int r = first_row + i;
+      const float before = scratch_.top[r];
+      const float here = mask_row(tile, r);
+      scratch_.top[r] = here > before ? here : before;
+      drop[i] = before - scratch_.top[r];
+    }
+    for (int i = 0; i < count; i += Vec::kLanes) exp2(Vec::load(drop + i)).store(factor + i);
+    for (int i = 0; i < count; ++i) {
+      const int r = first_row + i;
+      float* scores = scratch_.scores + r * kScoreStride;
+      const Vec top = Vec::all(scratch_.top[r]);
+      Vec sum = Vec::zero();
+      for (int j = 0; j < tile.count * kPageTokens; j += Vec::kLanes) {
+        const Vec weight = exp2(Vec::load(scores + j) - top);
+        weight.store(scores + j);
+        sum = sum + weight;
+      }
+      scratch_.total[r] = scratch_.total[r] * factor[i] + Vec::sum(sum);
+    }
+  }
+
+  // Masks what a row does not see; returns its highest score in this tile.
+  float mask_row(const Tile& tile, int r) {
+    float* scores = scratch_.scores + r * kScoreStride;
+    Vec best = Vec::all(kMasked);
+    for (int i = 0; i < tile.count; ++i) {
+      const int visible = visible_keys(scratch_.limits[r], *tile.pages[i]);
+      for (int v = 0; v < kVecsPerPage; ++v, scores += Vec::kLanes) {
+        Vec x = Vec::load(scores);
+        if (visible < kPageTokens) {
+          x = Vec::first_of(visible - v * Vec::kLanes, x, Vec::all(kMasked));
+          x.store(scores);
+        }
+        best = Vec::max(best, x);
+      }
+    }
+    return Vec::highest(best);
+  }
+
+  void add_values(const Tile& tile, int first_row, int count, const float* factor) {
+    const KV* values[kTilePages];
+    int visible[kTilePages];
+    const int limit = block_limit(first_row);
+    for (int i = 0; i < tile.count; ++i) {
+      values[i] = page_data(call_.values, *tile.pages[i]);
+      visible[i] = visible_keys(limit, *tile.pages[i]);
+    }
+    const float* weights = scratch_.scores + first_row * kScoreStride;
+    float* acc = scratch_.acc + first_row * kRowStride;
+    for_rows(count, [&](auto rows) {
+      constexpr int R = decltype(rows)::value;
+      constexpr int N = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
+      int d = 0;
+      const auto step = [&](auto wide, int lanes) {
+        constexpr int W = decltype(wide)::value;
+        value_block<R, W>(weights, values, visible, tile.count, call_.dim, lanes, factor, acc + d);
+        for (int i = 0; i < tile.count; ++i) values[i] += W * Vec::kLanes;
+        d += W * Vec::kLanes;
+      };
+      while (d + N * Vec::kLanes <= call_.dim) step(Count<N>(), Vec::kLanes);
+      while (d < call_.dim) step(Count<1>(), least(Vec::kLanes, call_.dim - d));
+    });
+  }
+
+  void write() {
+    const int group = call_.heads / call_.kv_heads;
+    for (int r = 0; r < rows_; ++r) {
+      const float* acc = scratch_.acc + r * kRowStride;
+      float* out;
+      Vec factor = Vec::all(1.0f);
+      if (part_.partial != nullptr) {
+        out = part_.partial + static_cast<int64_t>(r) * (call_.dim + 2);
+        out[call_.dim] = scratch_.top[r];
+        out[call_.dim + 1] = scratch_.total[r];
+      } else {
+        const int packed = part_.first + r;
+        const int64_t row = part_.rows[packed / group].row;
+        const int64_t head = static_cast<int64_t>(part_.kv_head) * group + packed % group;
+        out = call_.out + (row * call_.heads + head) * call_.dim;
+        const float total = scratch_.total[r];
+        factor = Vec::all(total == 0.0f ? 0.0f : 1.0f / total);
+      }
+      for_lanes(call_.dim, [&](int64_t d, int n) {
+        store_lanes(out + d, Vec::load(acc + d) * factor, n);
+      });
+    }
+  }
+
+  template <int N>
+  struct Count {
+    static constexpr int value = N;
+  };
+
+  // body(Count<rows>) for 1 <= rows <= kRowBlock.
+  template <int R = Vec::kRowBlock, typename F>
+  static GAME_AGENT_INLINE void for_rows(int rows, F body) {
+    if constexpr (R == 1) {
+      body(Count<1>());
+    } else if (rows == R) {
+      body(Count<R>());
+    } else {
+      for_rows<R - 1>(rows, body);
+    }
+  }
+
+  const AttentionCall& call_;
+  const Part& part_;
+  Scratch& scratch_;
+  const int rows_;
+  const int64_t page_size_;
+  int highest_ = 0;
+  int rotation_ = -1;
+};
+
+void attend(const AttentionCall& call, PageType type, const Part& part, Scratch& scratch) {
+  if (type == PageType::f32) {
+    Worker<float>(call, part, scratch).run();
+  } else {
+    Worker<uint16_t>(call, part, scratch).run();
+  }
+}
+
+// Flash-Decoding's merge: sums of values weighted by 2^(maximum - highest maximum).
+void merge(const AttentionCall& call, const float* partials, const MergeRow& row) {
+  const int dim = call.dim;
+  float top = kNothing;
+  for (int i = 0; i < row.count; ++i) {
+    const float here = partials[row.partials[i] + dim];
+    top = here > top ? here : top;
+  }
+  float total = 0.0f;
+  float* out = call.out + row.out;
+  for_lanes(dim, [&](int64_t d, int n) { store_lanes(out + d, Vec::zero(), n); });
+  for (int i = 0; i < row.count; ++i) {
+    const float* part = partials + row.partials[i];
+    alignas(64) float weight[16];
+    exp2(Vec::all(part[dim] - top)).store(weight);
+    const Vec factor = Vec::all(weight[0]);
+    total += part[dim + 1] * weight[0];
+    for_lanes(dim, [&](int64_t d, int n) {
+      store_lanes(out + d, Vec::fma(load_lanes(part + d, n), factor, load_lanes(out + d, n)), n);
+    });
+  }
+  const Vec factor = Vec::all(total == 0.0f ? 0.0f : 1.0f / total);
+  for_lanes(dim, [&](int64_t d, int n) {
+    store_lanes(out + d, load_lanes(out + d, n) * factor, n);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,91 @@
+// Norms, the gated activation, and RoPE with the write into pages. Rows are independent.
+#pragma once
+
+#include <cmath>
+
+#include "kernels.hpp"
+#include "vec_math.hpp"
+
+namespace {
+
+using namespace game_agent;
+
+GAME_AGENT_INLINE float inverse_rms(const float* x, int64_t dim, float eps) {
+  Vec squares = Vec::zero();
+  for_lanes(dim, [&](int64_t i, int n) {
+    const Vec v = load_lanes(x + i, n);
+    squares = Vec::fma(v, v, squares);
+  });
+  return 1.0f / std::sqrt(Vec::sum(squares) / static_cast<float>(dim) + eps);
+}
+
+GAME_AGENT_INLINE void norm_row(const float* x, const float* weight, float* out, int64_t dim,
+                                float eps) {
+  const Vec factor = Vec::all(inverse_rms(x, dim, eps));
+  for_lanes(dim, [&](int64_t i, int n) {
+    store_lanes(out + i, load_lanes(x + i, n) * factor * load_lanes(weight + i, n), n);
+  });
+}
+
+void norm(const NormCall& call, int64_t first_row, int64_t last_row) {
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const float* x = call.x + row * call.dim;
+    if (call.residual != nullptr) {
+      float* sum = call.sum + row * call.dim;
+      const float* residual = call.residual + row * call.dim;
+      for_lanes(call.dim, [&](int64_t i, int n) {
+        store_lanes(sum + i, load_lanes(x + i, n) + load_lanes(residual + i, n), n);
+      });
+      x = sum;
+    }
+    norm_row(x, call.weight, call.out + row * call.dim, call.dim, call.eps);
+  }
+}
+
+void silu_mul(const float* gate_up, float* out, int64_t inner, int64_t first_row,
+              int64_t last_row) {
+  const Vec one = Vec::all(1.0f);
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const float* gate = gate_up + row * 2 * inner;
+    for_lanes(inner, [&](int64_t i, int n) {
+      const Vec g = load_lanes(gate + i, n);
+      const Vec sigmoid = one / (one + exp2(g * Vec::all(-kLog2E)));
+      store_lanes(out + row * inner + i, g * sigmoid * load_lanes(gate + inner + i, n), n);
+    });
+  }
+}
+
+GAME_AGENT_INLINE void norm_rotate(const RopeStoreCall& call, int64_t row, const float* from,
+                                   const float* norm_weight, float* to) {
+  const float* source = from;
+  if (norm_weight != nullptr) {
+    norm_row(from, norm_weight, to, call.dim, call.eps);
+    source = to;
+  }
+  rotate_row(source, to, call.cos + row * call.half, call.sin + row * call.half, call.half,
+             call.dim, 1.0f);
+}
+
+void rope_store(const RopeStoreCall& call, int64_t first_row, int64_t last_row) {
+  const int dim = call.dim;
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const float* from = call.qkv + row * (call.heads + 2 * call.kv_heads) * dim;
+    for (int h = 0; h < call.heads; ++h, from += dim) {
+      norm_rotate(call, row, from, call.q_norm, call.q_out + (row * call.heads + h) * dim);
+    }
+    const int64_t page = call.slots[row] / kPageTokens * call.kv_heads;
+    const int64_t place = call.slots[row] % kPageTokens;
+    for (int h = 0; h < call.kv_heads; ++h, from += dim) {
+      alignas(64) float key[kMaxDim];
+      norm_rotate(call, row, from, call.k_norm, key);
+      float* to = call.keys + (page + h) * dim * kPageTokens + place;
+      for (int d = 0; d < dim; ++d) to[d * kPageTokens] = key[d];
+    }
+    for (int h = 0; h < call.kv_heads; ++h, from += dim) {
+      float* to = call.values + ((page + h) * kPageTokens + place) * dim;
+      for_lanes(dim, [&](int64_t d, int n) { store_lanes(to + d, load_lanes(from + d, n), n); });
+    }
+  }
+}
+
+}  // namespace

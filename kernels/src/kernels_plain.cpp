@@ -1,0 +1,13 @@
+#include "vec_plain.hpp"
+// The instruction set first: what follows is written in terms of its Vec.
+#include "attend.hpp"
+#include "elementwise.hpp"
+
+namespace game_agent {
+
+const KernelTable& plain_kernels() {
+  static const KernelTable table = {"plain", attend, merge, norm, silu_mul, rope_store};
+  return table;
+}
+
+}  // namespace game_agent
