@@ -67,6 +67,8 @@ def make_checkpoint(
                 parameter.normal_(0, 0.3)
             else:
                 parameter.normal_(0, 0.15)
+        if not model.config.tie_word_embeddings:
+            model.lm_head.weight[SPECIALS.index("<|end|>")] = 0  # so that greedy replies go on
     model.save_pretrained(folder)
     byte_tokenizer().save(str(folder / "tokenizer.json"))
     return folder

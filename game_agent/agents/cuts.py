@@ -1,4 +1,4 @@
-"""Where a long run of things, or a long text, is cut: at places that a change elsewhere leaves alone."""
+"""Where a long run of things or a long text is cut: where a change elsewhere does not move it."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ class _Node:
     place: _Place
     pointer: str
     items: tuple[Item, ...] | None
-    """All of it, relative to its parent; None if too long for one part or a border is inside."""
+    """All of it, relative to itself; None if too long for one part or a border is inside."""
     is_leaf: bool
     """A leaf is rendered under its parent's header: ``places / inn: rooms free: 3.``"""
     parts: tuple[Part, ...] = ()
@@ -122,17 +122,20 @@ class _Node:
     def is_border(self) -> bool:
         return () in self.place.borders
 
+    @property
+    def labelled_items(self) -> tuple[Item, ...]:
+        """``items`` relative to the parent."""
+        return labelled(self.place.label, self.items or ())
+
     def own_parts(self) -> tuple[Part, ...]:
         return self.parts or (self.whole(),)
 
     def whole(self) -> Part:
         """All of it as one part."""
-        items = self.items or ()
-        if self.is_leaf or self.place.label is None:
-            text = render(self.place.parent, items)
+        if self.is_leaf:
+            text = render(self.place.parent, self.labelled_items)
         else:
-            prefix = f"{self.place.label} / "
-            text = render(self.place.words, [(p.removeprefix(prefix), t) for p, t in items])
+            text = render(self.place.words, self.items or ())
         return Part(self.pointer, text, (self.pointer,))
 
     def moved(self, pointer: str) -> _Node:
@@ -162,31 +165,90 @@ class _Cutter:
         if old is not None and old.value is value and old.place == place:
             return old.moved(pointer)
         self.num_rendered += 1
-        has_inner_border = any(place.borders)
-        if is_leaf(value, place.name_field) and not has_inner_border:
+        if is_leaf(value, place.name_field) and not any(place.borders):
             return _leaf(value, place, pointer)
         nodes = self.children(value, place, old, pointer)
-        items = _flat_items(nodes, place)
-        node = _Node(value, place, pointer, items, False, (), _kept(nodes))
+        items = _flat_items(nodes, place.room)
+        node = _Node(value, place, pointer, items, is_leaf=False, children=_by_segment(nodes))
         if items is None:
             return replace(node, parts=_split(node, nodes))
         return _unless_tiny(node)
 
-    def children(
-        self, value: Json, place: _Place, old: _Node | None, pointer: str
-    ) -> list[_Node]:
+    def children(self, value: Json, place: _Place, old: _Node | None, pointer: str) -> list[_Node]:
         borders: dict[str, set[tuple[str, ...]]] = {}
-        for tail in place.borders - {()}:
+        for tail in filter(None, place.borders):
             borders.setdefault(tail[0], set()).add(tail[1:])
         hidden = {token: {tail[0] for tail in tails if tail} for token, tails in borders.items()}
         old_nodes = old.children if old is not None else {}
         by_identity = {id(node.value): node for node in old_nodes.values()}
         nodes = []
         for token, label, name_field, child in members(value, place.name_field, hidden):
-            below = frozenset(borders.get(token, ()))
-            former = old_nodes.get(token)
+            child_pointer = join_pointer(pointer, token)
+            former = old_nodes.get(_last_segment(child_pointer))
             if former is None or former.value is not child:
                 former = by_identity.get(id(child), former)
-            child_place = _Place(below, place.words, label, name_field)
-            nodes.append(self.node(child, child_place, former, join_pointer(pointer, token)))
+            child_place = _Place(frozenset(borders.get(token, ())), place.words, label, name_field)
+            nodes.append(self.node(child, child_place, former, child_pointer))
         return nodes
+
+
+def _leaf(value: Json, place: _Place, pointer: str) -> _Node:
+    texts = leaf_texts(value)
+    text = ", ".join(texts)
+    if len(text) <= place.room:
+        return _unless_tiny(_Node(value, place, pointer, (("", text),), is_leaf=True))
+    label = place.label or ""
+    parts = tuple(
+        Part(pointer, render(place.parent, [(label, stretch)]), (pointer,))
+        for stretch in cut_texts(texts, place.room)
+    )
+    return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
+
+
+def _unless_tiny(node: _Node) -> _Node:
+    """``node`` with a part of its own, if it is worth one."""
+    is_tiny = len(items_text(node.labelled_items)) < MIN_CHARS
+    return node if is_tiny else replace(node, parts=(node.whole(),))
+
+
+def _flat_items(nodes: Sequence[_Node], room: int) -> tuple[Item, ...] | None:
+    """What ``items`` of their parent is."""
+    items: list[Item] = []
+    num_chars = -len("; ")
+    for node in nodes:
+        num_chars += len(items_text(node.labelled_items)) + len("; ")
+        if node.items is None or node.is_border or num_chars > room:
+            return None
+        items += node.labelled_items
+    return tuple(items)
+
+
+def _by_segment(nodes: Iterable[_Node]) -> dict[str, _Node]:
+    """The nodes worth finding again; a short leaf is as quickly rendered."""
+    return {_last_segment(n.pointer): n for n in nodes if n.parts or not n.is_leaf}
+
+
+def _last_segment(pointer: str) -> str:
+    return pointer.rpartition("/")[2]
+
+
+def _split(parent: _Node, nodes: Sequence[_Node]) -> tuple[Part, ...]:
+    """The parts of a container that is too long for one: tiny members joined, others alone."""
+    joinable = [i for i, node in enumerate(nodes) if not node.parts and not node.is_border]
+    alone = set(range(len(nodes))).difference(joinable)
+    placed = [(i, nodes[i].own_parts()) for i in alone]
+    texts = [items_text(nodes[i].labelled_items) for i in joinable]
+    ranks = [rank(nodes[i].place.label or text) for i, text in zip(joinable, texts, strict=True)]
+    for start, stop in cut_run([len(text) + 2 for text in texts], ranks, JOIN_CHARS):
+        group = [nodes[i] for i in joinable[start:stop]]
+        placed.append((joinable[start], _join(parent, group)))
+    placed.sort(key=lambda entry: entry[0])
+    return tuple(part for _, parts in placed for part in parts)
+
+
+def _join(parent: _Node, group: Sequence[_Node]) -> tuple[Part, ...]:
+    if len(group) == 1:
+        return group[0].own_parts()
+    items = [item for node in group for item in node.labelled_items]
+    text = render(parent.place.words, items)
+    return (Part(parent.pointer, text, tuple(node.pointer for node in group)),)

@@ -7,14 +7,16 @@ that whoever keeps something per subtree finds by identity what a patch left alo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from game_agent.errors import InvalidInput
+from game_agent.errors import InvalidInput, TooLarge
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+Path: TypeAlias = tuple[str, ...]  # the reference tokens of a JSON Pointer
 
 MAX_DEPTH = 64
+MAX_COPIED = 100_000
 
 
 def check_json(value: object, where: str = "") -> None:
@@ -78,3 +80,231 @@ def parse_pointer(pointer: str, where: str = "") -> tuple[str, ...]:
 def join_pointer(pointer: str, token: str | int) -> str:
     """The pointer of the member ``token`` of what ``pointer`` names."""
     return f"{pointer}/{str(token).replace('~', '~0').replace('/', '~1')}"
+
+
+def apply_patch(state: Json, ops: Sequence[Json]) -> Mapping[str, Json]:
+    """``state`` after the operations of a JSON Patch, all or none of them.
+
+    Both must pass ``check_json``, and so will the result, of which the values in ``ops`` become
+    part. Raises InvalidInput, with ``where`` as the pointer of the culprit in ``ops``, for an
+    operation that is malformed or does not apply, or if the result is not an object; TooLarge if
+    the operations copy more than MAX_COPIED values.
+    """
+    if not isinstance(ops, list | tuple):
+        raise InvalidInput("a JSON Patch is an array of operations")
+    patcher = _Patcher(state)
+    for index, op in enumerate(ops):
+        patcher.apply(op, f"/{index}")
+    return _object(patcher.state)
+
+
+def merge_patch(state: Json, patch: Json) -> Mapping[str, Json]:
+    """``state`` after a JSON Merge Patch, which must pass ``check_json``: nulls remove members.
+
+    Raises InvalidInput if the result is not an object.
+    """
+    return _object(_merge(state, patch))
+
+
+def _merge(target: Json, patch: Json) -> Json:
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged
+
+
+def _object(state: Json) -> Mapping[str, Json]:
+    if not isinstance(state, Mapping):
+        raise InvalidInput("the patch would replace the whole state by something not an object")
+    return state
+
+
+class _Patcher:
+    """Applies operations one after another. In all methods ``where`` is the operation's pointer."""
+
+    def __init__(self, state: Json) -> None:
+        self.state = state
+        self._num_copied = 0
+
+    def apply(self, op: Json, where: str) -> None:
+        if not isinstance(op, Mapping):
+            raise InvalidInput("an operation of a JSON Patch is an object", where=where)
+        match op.get("op"):
+            case "add":
+                self._insert(_pointer(op, "path", where), _value(op, where), where)
+            case "remove":
+                self._remove(_pointer(op, "path", where), f"{where}/path")
+            case "replace":
+                self._replace(_pointer(op, "path", where), _value(op, where), f"{where}/path")
+            case "move":
+                self._move(_pointer(op, "from", where), _pointer(op, "path", where), where)
+            case "copy":
+                self._copy(_pointer(op, "from", where), _pointer(op, "path", where), where)
+            case "test":
+                self._test(_pointer(op, "path", where), _value(op, where), f"{where}/path")
+            case _:
+                message = '"op" must be add, remove, replace, move, copy or test'
+                raise InvalidInput(message, where=f"{where}/op")
+
+    def _insert(self, path: Path, value: Json, where: str) -> None:
+        _check_height(path, value, f"{where}/path")
+        self.state = _inserted(self.state, path, value, f"{where}/path")
+
+    def _remove(self, path: Path, where: str) -> None:
+        if not path:
+            raise InvalidInput("the whole state cannot be removed", where=where)
+        self.state = _deleted(self.state, path, where)
+
+    def _replace(self, path: Path, value: Json, where: str) -> None:
+        _check_height(path, value, where)
+        self.state = _edited(self.state, path, lambda _: value, where)
+
+    def _move(self, source: Path, path: Path, where: str) -> None:
+        value = _get(self.state, source, f"{where}/from")
+        if source == path:
+            return
+        if source == path[: len(source)]:
+            raise InvalidInput("a value cannot be moved into itself", where=f"{where}/path")
+        self.state = _deleted(self.state, source, f"{where}/from")
+        self._insert(path, value, where)
+
+    def _copy(self, source: Path, path: Path, where: str) -> None:
+        value = _get(self.state, source, f"{where}/from")
+        # Copies are shared and cost nothing here, but whoever walks the result pays for each:
+        # thirty operations that each double the state would be a billion values.
+        self._num_copied += _num_values(value, MAX_COPIED)
+        if self._num_copied > MAX_COPIED:
+            message = f"the patch copies more than {MAX_COPIED} values; send them in parts"
+            raise TooLarge(message, where=f"{where}/from")
+        self._insert(path, value, where)
+
+    def _test(self, path: Path, value: Json, where: str) -> None:
+        if not _equal(_get(self.state, path, where), value):
+            raise InvalidInput("the test failed: the state has another value", where=where)
+
+
+def _num_values(value: Json, limit: int) -> int:
+    """How many values ``value`` is made of; counting ends above ``limit``."""
+    todo, count = [value], 0
+    while todo and count <= limit:
+        value = todo.pop()
+        count += 1
+        if isinstance(value, Mapping):
+            todo += value.values()
+        elif isinstance(value, list | tuple):
+            todo += value
+    return count
+
+
+def _check_height(path: Path, value: Json, where: str) -> None:
+    if len(path) + _height(value) > MAX_DEPTH:
+        message = f"the state would be nested deeper than {MAX_DEPTH} levels"
+        raise InvalidInput(message, where=where)
+
+
+def _height(value: Json) -> int:
+    if isinstance(value, Mapping):
+        return 1 + max(map(_height, value.values()), default=0)
+    if isinstance(value, list | tuple):
+        return 1 + max(map(_height, value), default=0)
+    return 0
+
+
+def _pointer(op: Mapping[str, Json], name: str, where: str) -> tuple[str, ...]:
+    pointer = op.get(name)
+    if not isinstance(pointer, str):
+        message = f'"{op["op"]}" needs "{name}", a JSON Pointer'
+        raise InvalidInput(message, where=f"{where}/{name}")
+    return parse_pointer(pointer, f"{where}/{name}")
+
+
+def _value(op: Mapping[str, Json], where: str) -> Json:
+    if "value" not in op:
+        raise InvalidInput(f'"{op["op"]}" needs "value"', where=f"{where}/value")
+    return op["value"]
+
+
+def _get(value: Json, path: Path, where: str) -> Json:
+    for token in path:
+        value = _member(value, token, where)
+    return value
+
+
+def _member(value: Json, token: str, where: str) -> Json:
+    if isinstance(value, Mapping):
+        if token not in value:
+            raise InvalidInput(f'there is no member "{token}"', where=where)
+        return value[token]
+    return _list(value, token, where)[_index(value, token, where)]
+
+
+def _edited(value: Json, path: Path, edit: Callable[[Json], Json], where: str) -> Json:
+    """``value`` with ``edit`` applied to what ``path`` names; only what lies on it is copied."""
+    if not path:
+        return edit(value)
+    edited = _edited(_member(value, path[0], where), path[1:], edit, where)
+    if isinstance(value, Mapping):
+        return {**value, path[0]: edited}
+    elements = _list(value, path[0], where)
+    elements[_index(value, path[0], where)] = edited
+    return elements
+
+
+def _inserted(state: Json, path: Path, value: Json, where: str) -> Json:
+    if not path:
+        return value
+    token = path[-1]
+
+    def insert(parent: Json) -> Json:
+        if isinstance(parent, Mapping):
+            return {**parent, token: value}
+        elements = _list(parent, token, where)
+        index = len(elements) if token == "-" else _index(parent, token, where, may_be_end=True)
+        elements.insert(index, value)
+        return elements
+
+    return _edited(state, path[:-1], insert, where)
+
+
+def _deleted(state: Json, path: Path, where: str) -> Json:
+    token = path[-1]
+
+    def delete(parent: Json) -> Json:
+        _member(parent, token, where)
+        if isinstance(parent, Mapping):
+            return {key: member for key, member in parent.items() if key != token}
+        elements = _list(parent, token, where)
+        del elements[_index(parent, token, where)]
+        return elements
+
+    return _edited(state, path[:-1], delete, where)
+
+
+def _list(value: Json, token: str, where: str) -> list[Json]:
+    """A copy of an array, which ``token`` is to index."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise InvalidInput(f'"{token}" names a member of something that has none', where=where)
+
+
+def _index(value: Json, token: str, where: str, *, may_be_end: bool = False) -> int:
+    is_number = token.isascii() and token.isdigit() and (token == "0" or token[0] != "0")
+    num_elements = len(value) if isinstance(value, list | tuple) else 0
+    # A number of more digits is no index of anything, and int() refuses very long ones.
+    if is_number and len(token) <= 12 and int(token) < num_elements + may_be_end:
+        return int(token)
+    raise InvalidInput(f'"{token}" is no index of an array of {num_elements} elements', where=where)
+
+
+def _equal(a: Json, b: Json) -> bool:
+    """Equality of RFC 6902, section 4.6: 1 equals 1.0, and true is no number."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(member, b[key]) for key, member in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_equal, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and a == b

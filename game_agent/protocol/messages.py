@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from game_agent.errors import InvalidInput, ProtocolError
+from game_agent.protocol import VERSION
 from game_agent.protocol.codec import Map
 
-VERSION = 1
 MAX_ID_CHARS = 64
 NOT_OFFERED = frozenset(
     {"lore.put", "agent.inspect", "agent.heard", "agent.rewind", "save", "load"}
@@ -129,7 +129,7 @@ class Tick(Request, tag="tick"):
     """``asks`` are validated one by one, because a bad one fails alone."""
 
     world: Name
-    tick: Any
+    tick: int | float | str
     seq: Seq | None = None
     patch: list[Any] | None = None
     merge: dict[str, Any] | None = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from game_agent.errors import Conflict, GameAgentError, Overloaded
+from game_agent.protocol import VERSION
 from game_agent.protocol.codec import Map
-from game_agent.protocol.messages import VERSION
 
 Id = int | str
 TERMINAL = frozenset({"ok", "done", "error"})

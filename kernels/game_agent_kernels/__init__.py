@@ -4,7 +4,12 @@ The package knows nothing of models or games: tensors, pages and the integer arr
 :class:`~game_agent_kernels.plan.Plan` come in, tensors go out.
 """
 
-from game_agent_kernels.dispatch import Kernels, available_backends, kernels_for
+from game_agent_kernels.dispatch import (
+    Kernels,
+    available_backends,
+    kernels_for,
+    set_num_threads,
+)
 from game_agent_kernels.plan import FAR_PAST, PAGE_TOKENS, Plan, Segments
 
 __all__ = [
@@ -15,4 +20,5 @@ __all__ = [
     "Segments",
     "available_backends",
     "kernels_for",
+    "set_num_threads",
 ]

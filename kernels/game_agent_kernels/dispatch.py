@@ -17,6 +17,17 @@ from game_agent_kernels.silu_mul.reference import silu_mul
 
 log = logging.getLogger(__name__)
 
+try:
+    from game_agent_kernels import native
+    from game_agent_kernels.rms_norm import cpu as cpu_norm
+    from game_agent_kernels.rope_store import cpu as cpu_store
+    from game_agent_kernels.segment_attention import cpu as cpu_attention
+    from game_agent_kernels.silu_mul import cpu as cpu_silu
+except ImportError as error:
+    _missing: str | None = str(error)
+else:
+    _missing = None
+
 
 @dataclass(frozen=True)
 class Kernels:
@@ -35,6 +46,17 @@ _BACKENDS = {
     "reference": Kernels("reference", reference.segment_attention),
     "rope_shift": Kernels("rope_shift", rope_shift.segment_attention),
 }
+if _missing is None:
+    _BACKENDS["cpu"] = Kernels(
+        "cpu",
+        cpu_attention.segment_attention,
+        cpu_store.rope_store,
+        cpu_norm.rms_norm,
+        cpu_norm.add_rms_norm,
+        cpu_silu.silu_mul,
+    )
+
+_warned: set[str] = set()
 
 
 def available_backends() -> tuple[str, ...]:
@@ -48,8 +70,34 @@ def kernels_for(device: torch.device, backend: str | None = None) -> Kernels:
     Raises ``ValueError`` for a backend that does not exist here, naming those that do.
     """
     if backend is None:
-        log.info("kernels: rope_shift on %s", device)
-        return _BACKENDS["rope_shift"]
+        backend = _fastest(device)
+        log.info("kernels: %s on %s", backend, device)
     if backend not in _BACKENDS:
         raise ValueError(f"no backend {backend!r} here; there are: {', '.join(_BACKENDS)}")
     return _BACKENDS[backend]
+
+
+def set_num_threads(count: int) -> None:
+    """Threads of the compiled CPU kernels, at first torch's number; no effect without them.
+
+    Raises ``ValueError`` below 1.
+    """
+    if count < 1:
+        raise ValueError(f"the kernels need at least 1 thread, not {count}")
+    if _missing is None:
+        native.set_num_threads(count)
+
+
+def _fastest(device: torch.device) -> str:
+    if device.type != "cpu":
+        return "rope_shift"
+    if _missing is None:
+        return "cpu"
+    if _missing not in _warned:
+        _warned.add(_missing)
+        log.warning(
+            "the compiled CPU kernels are not there (%s): answers are the same, several times "
+            "slower. Install a C++17 compiler, then run 'pip install .' again.",
+            _missing,
+        )
+    return "rope_shift"

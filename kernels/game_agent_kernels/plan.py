@@ -16,7 +16,7 @@ one SIMD register holds one dimension of 16 keys), values ``[pages, kv_heads, PA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -73,6 +73,8 @@ class Plan:
     segments:      all runs' segments, in run order
     row_positions: [T] position of each row in its frame
     row_slots:     [T] where its key and value are written: page * PAGE_TOKENS + place in the page
+    derived:       what a kernel makes of the plan, kept for the next layers. Arrays of a plan that
+                   a kernel has seen must not be changed.
     """
 
     run_rows: Ints
@@ -80,6 +82,9 @@ class Plan:
     segments: Segments
     row_positions: Ints
     row_slots: npt.NDArray[np.int64]
+    derived: dict[object, object] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def num_rows(self) -> int:

@@ -17,27 +17,25 @@ constexpr float kMasked = -3e38f;
 constexpr float kNothing = -1e30f;
 constexpr int kVecsPerPage = kPageTokens / Vec::kLanes;
 
-// Pages attended at once.
-struct Tile {
-  const PageRef* pages[kTilePages];
-  int count;
-};
-
 inline int visible_keys(int limit, const PageRef& page) {
   const int n = least(limit - page.position, page.length);
   return n > 0 ? n : 0;
 }
 
-// scores[r][n] = q[r] . keys[n] for R rows and N vectors of keys.
-template <int R, int N, typename KV>
-GAME_AGENT_INLINE void score_block(const float* q, const KV* const* keys, int dim, float* scores) {
+// Scores of R rows with the keys of P pages.
+template <int R, int P, typename KV>
+GAME_AGENT_INLINE void score_block(const float* q, const KV* const* pages, int dim, float* scores) {
+  constexpr int N = P * kVecsPerPage;
   Vec acc[R][N];
   GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
     GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::zero();
   }
   for (int d = 0; d < dim; ++d) {
     Vec k[N];
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) k[n] = Vec::load(keys[n] + d * kPageTokens);
+    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
+      k[n] = Vec::load(pages[n / kVecsPerPage] + d * kPageTokens +
+                       n % kVecsPerPage * Vec::kLanes);
+    }
     GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
       const Vec x = Vec::all(q[r * kRowStride + d]);
       GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::fma(x, k[n], acc[r][n]);
@@ -87,6 +85,17 @@ GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values
   }
 }
 
+// Pages attended at once, as all rows of a part share them.
+template <typename KV>
+struct Tile {
+  int count;
+  const PageRef* pages[kTilePages];
+  const KV* keys[kTilePages];
+  const KV* values[kTilePages];
+  // Keys that every row sees, or -1 where rows differ.
+  int visible[kTilePages];
+};
+
 // The part being worked on.
 template <typename KV>
 class Worker {
@@ -107,19 +116,31 @@ class Worker {
       scratch.limits[r] = row.position + 1;
       scratch.top[r] = kNothing;
       scratch.total[r] = 0.0f;
-      for (int d = 0; d < call.dim; d += Vec::kLanes) {
-        Vec::zero().store(scratch.acc + r * kRowStride + d);
-      }
-      highest_ = r == 0 ? scratch.limits[0] : -least(-highest_, -scratch.limits[r]);
     }
+    for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+      int limit = scratch.limits[r];
+      for (int i = r; i < least(r + Vec::kRowBlock, rows_); ++i) {
+        limit = most(limit, scratch.limits[i]);
+        lowest_ = i == 0 ? limit : least(lowest_, scratch.limits[i]);
+      }
+      scratch.block_limits[r / Vec::kRowBlock] = limit;
+      highest_ = r == 0 ? limit : most(highest_, limit);
+    }
+    prepare_rows();
   }
 
   void run() {
-    Tile tile;
+    Tile<KV> tile;
     for (int64_t next = 0; next < part_.num_pages;) {
       for (tile.count = 0; tile.count < kTilePages && next < part_.num_pages; ++next) {
         const PageRef& page = part_.pages[next];
-        if (visible_keys(highest_, page) > 0) tile.pages[tile.count++] = &page;
+        const int visible = visible_keys(highest_, page);
+        if (visible == 0) continue;
+        const int i = tile.count++;
+        tile.pages[i] = &page;
+        tile.keys[i] = page_data(call_.keys, page);
+        tile.values[i] = page_data(call_.values, page);
+        tile.visible[i] = visible_keys(lowest_, page) == visible ? visible : -1;
       }
       attend_tile(tile);
     }
@@ -127,12 +148,29 @@ class Worker {
   }
 
  private:
-  void attend_tile(const Tile& tile) {
+  // Clears the sums; scales the dimensions that no rotation reaches.
+  void prepare_rows() {
+    const int fixed = 2 * call_.half;
+    for (int r = 0; r < rows_; ++r) {
+      float* acc = scratch_.acc + r * kRowStride;
+      for (int d = 0; d < call_.dim; d += Vec::kLanes) Vec::zero().store(acc + d);
+      const float* from = scratch_.q_rows[r] + fixed;
+      float* to = scratch_.q + r * kRowStride + fixed;
+      for (int d = 0; d < call_.dim - fixed; ++d) to[d] = from[d] * call_.scale * kLog2E;
+    }
+  }
+
+  const KV* page_data(const void* pool, const PageRef& page) const {
+    const int64_t index = static_cast<int64_t>(page.page) * call_.kv_heads + part_.kv_head;
+    return static_cast<const KV*>(pool) + index * page_size_;
+  }
+
+  void attend_tile(const Tile<KV>& tile) {
     for (int begin = 0; begin < tile.count;) {
       const int rotation = tile.pages[begin]->rotation;
       int end = begin + 1;
       while (end < tile.count && tile.pages[end]->rotation == rotation) ++end;
-      rotate(rotation);
+      if (rotation != rotation_) rotate(rotation);
       for (int r = 0; r < rows_; r += Vec::kRowBlock) score_rows(tile, begin, end, r);
       begin = end;
     }
@@ -146,60 +184,62 @@ class Worker {
 
   // Queries for the pages of one distance, scaled so that scores are in units of log 2.
   void rotate(int rotation) {
-    if (rotation == rotation_) return;
     rotation_ = rotation;
-    for (int r = 0; r < rows_; ++r) {
-      const int64_t angle =
-          static_cast<int64_t>(call_.rotations[rotation + scratch_.slots[r]]) * call_.half;
-      rotate_row(scratch_.q_rows[r], scratch_.q + r * kRowStride, call_.cos + angle,
-                 call_.sin + angle, call_.half, call_.dim, call_.scale * kLog2E);
+    const Vec scale = Vec::all(call_.scale * kLog2E);
+    for (int first = 0; first < rows_;) {
+      const int slot = scratch_.slots[first];
+      int end = first + 1;
+      while (end < rows_ && scratch_.slots[end] == slot) ++end;
+      const int half = call_.half;
+      const int64_t angle = static_cast<int64_t>(call_.rotations[rotation + slot]) * half;
+      for_lanes(half, [&](int64_t i, int n) {
+        const Vec cos = load_lanes(call_.cos + angle + i, n) * scale;
+        const Vec sin = load_lanes(call_.sin + angle + i, n) * scale;
+        for (int r = first; r < end; ++r) {
+          const float* from = scratch_.q_rows[r] + i;
+          float* to = scratch_.q + r * kRowStride + i;
+          const Vec a = load_lanes(from, n);
+          const Vec b = load_lanes(from + half, n);
+          store_lanes(to, a * cos - b * sin, n);
+          store_lanes(to + half, Vec::fma(b, cos, a * sin), n);
+        }
+      });
+      first = end;
     }
   }
 
-  int block_limit(int first_row) const {
-    int limit = scratch_.limits[first_row];
-    const int end = least(first_row + Vec::kRowBlock, rows_);
-    for (int r = first_row + 1; r < end; ++r) limit = -least(-limit, -scratch_.limits[r]);
-    return limit;
-  }
-
-  const KV* page_data(const void* pool, const PageRef& page) const {
-    const int64_t index = static_cast<int64_t>(page.page) * call_.kv_heads + part_.kv_head;
-    return static_cast<const KV*>(pool) + index * page_size_;
-  }
+  int block_limit(int first_row) const { return scratch_.block_limits[first_row / Vec::kRowBlock]; }
 
   // Scores of a block of rows with the pages [begin, end) of a tile.
-  void score_rows(const Tile& tile, int begin, int end, int first_row) {
+  void score_rows(const Tile<KV>& tile, int begin, int end, int first_row) {
     const int limit = block_limit(first_row);
     const int count = least(Vec::kRowBlock, rows_ - first_row);
-    const KV* keys[kTilePages * kVecsPerPage];
-    int vecs = 0;
     // Positions rise, so pages that this block cannot see come last (if not, they are masked).
-    while (end > begin && visible_keys(limit, *tile.pages[end - 1]) == 0) --end;
-    for (int i = begin; i < end; ++i) {
-      const KV* page = page_data(call_.keys, *tile.pages[i]);
-      for (int v = 0; v < kVecsPerPage; ++v) keys[vecs++] = page + v * Vec::kLanes;
-    }
+    while (end > begin && limit <= tile.pages[end - 1]->position) --end;
     const float* q = scratch_.q + first_row * kRowStride;
     float* scores = scratch_.scores + first_row * kScoreStride + begin * kPageTokens;
+    const KV* const* keys = tile.keys + begin;
+    const int pages = end - begin;
     for_rows(count, [&](auto rows) {
       constexpr int R = decltype(rows)::value;
-      constexpr int N = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
-      int v = 0;
+      constexpr int N = kVecsPerPage > (R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide)
+                            ? 1
+                            : (R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide) / kVecsPerPage;
+      int page = 0;
       const auto step = [&](auto wide) {
         constexpr int W = decltype(wide)::value;
-        for (; v + W <= vecs; v += W) {
-          score_block<R, W>(q, keys + v, call_.dim, scores + v * Vec::kLanes);
+        for (; page + W <= pages; page += W) {
+          score_block<R, W>(q, keys + page, call_.dim, scores + page * kPageTokens);
         }
       };
       step(Count<N>());
       if constexpr (N > 2) step(Count<2>());
-      step(Count<1>());
+      if constexpr (N > 1) step(Count<1>());
     });
   }
 
   // Scores become weights; factor [rows] is what earlier sums have to be multiplied by.
-  void weigh_rows(const Tile& tile, int first_row, int count, float* factor) {
+  void weigh_rows(const Tile<KV>& tile, int first_row, int count, float* factor) {
     alignas(64) float drop[16] = {};
     for (int i = 0; i < count; ++i) {
       const int r = first_row + i;
@@ -224,11 +264,12 @@ class Worker {
   }
 
   // Masks what a row does not see; returns its highest score in this tile.
-  float mask_row(const Tile& tile, int r) {
+  float mask_row(const Tile<KV>& tile, int r) {
     float* scores = scratch_.scores + r * kScoreStride;
     Vec best = Vec::all(kMasked);
     for (int i = 0; i < tile.count; ++i) {
-      const int visible = visible_keys(scratch_.limits[r], *tile.pages[i]);
+      const int visible = tile.visible[i] >= 0 ? tile.visible[i]
+                                               : visible_keys(scratch_.limits[r], *tile.pages[i]);
       for (int v = 0; v < kVecsPerPage; ++v, scores += Vec::kLanes) {
         Vec x = Vec::load(scores);
         if (visible < kPageTokens) {
@@ -241,13 +282,12 @@ class Worker {
     return Vec::highest(best);
   }
 
-  void add_values(const Tile& tile, int first_row, int count, const float* factor) {
+  void add_values(const Tile<KV>& tile, int first_row, int count, const float* factor) {
     const KV* values[kTilePages];
     int visible[kTilePages];
-    const int limit = block_limit(first_row);
     for (int i = 0; i < tile.count; ++i) {
-      values[i] = page_data(call_.values, *tile.pages[i]);
-      visible[i] = visible_keys(limit, *tile.pages[i]);
+      values[i] = tile.values[i];
+      visible[i] = visible_keys(block_limit(first_row), *tile.pages[i]);
     }
     const float* weights = scratch_.scores + first_row * kScoreStride;
     float* acc = scratch_.acc + first_row * kRowStride;
@@ -312,6 +352,7 @@ class Worker {
   Scratch& scratch_;
   const int rows_;
   const int64_t page_size_;
+  int lowest_ = 0;
   int highest_ = 0;
   int rotation_ = -1;
 };

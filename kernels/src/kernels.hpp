@@ -73,6 +73,7 @@ struct Scratch {
   const float* q_rows[kTileRows];
   int32_t slots[kTileRows];
   int32_t limits[kTileRows];  // frame position + 1: keys below it are visible
+  int32_t block_limits[kTileRows];  // the highest of each block of rows
 };
 
 // Results of one (token row, head) that are spread over several parts.

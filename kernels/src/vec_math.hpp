@@ -35,6 +35,7 @@ GAME_AGENT_INLINE Vec exp2(Vec x) {
 }
 
 inline int least(int a, int b) { return a < b ? a : b; }
+inline int most(int a, int b) { return a > b ? a : b; }
 
 // Calls body(i, n) for i = 0, kLanes, 2 kLanes ... below count; n is how many lanes are in use.
 template <typename F>
@@ -56,7 +57,7 @@ GAME_AGENT_INLINE void store_lanes(float* p, Vec x, int n) {
   }
 }
 
-// RoPE in the half-split layout, times `scale`: from [dim] to [dim]. The two may be the same.
+// RoPE in the half-split layout, from [dim] to [dim]. The two may be the same.
 GAME_AGENT_INLINE void rotate_row(const float* from, float* to, const float* cos, const float* sin,
                                   int half, int dim, float scale) {
   const Vec factor = Vec::all(scale);

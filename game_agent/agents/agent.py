@@ -1,0 +1,367 @@
+"""An agent: a character that sees part of a world, remembers, and answers."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from game_agent.agents.character import Character
+from game_agent.agents.memory import Memory, Turn
+from game_agent.agents.prompt import BlockCache, build_prompt, event_text
+from game_agent.agents.world import World
+from game_agent.blocks.block import Block
+from game_agent.clock import Clock
+from game_agent.engine import Completion, Engine, Handle, Request, Sampling, Usage, Waiter
+from game_agent.engine.request import FinishReason, Mode
+from game_agent.errors import GameAgentError, InvalidInput, TooLarge
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """How a question is to be answered.
+
+    max_tokens:  most tokens of the reply
+    temperature: 0 is greedy; top_p and seed matter above it
+    stop:        texts that end the reply
+    deadline_ms: from now; the answer then ends with what it has
+    priority:    higher ones are computed first
+    replaces:    waiting and running questions to the same agent end as ``superseded``
+    remember:    the turn goes into memory; such questions are answered one after another
+    mode:        "block" or "full"; None is the runtime's default
+    game_time:   the game's own time of the turn, for ``rewind``
+    """
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    deadline_ms: float | None = None
+    priority: int = 0
+    replaces: bool = False
+    remember: bool = True
+    mode: Mode | None = None
+    game_time: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise InvalidInput("max_tokens must be at least 1", where="max_tokens")
+        if self.deadline_ms is not None and self.deadline_ms <= 0:
+            raise InvalidInput("deadline_ms must be positive", where="deadline_ms")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """The sampling part; raises :class:`InvalidInput` for values out of range."""
+        return Sampling(self.temperature, self.top_p, self.seed)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The end of a question. ``seq`` is the version of the world that was seen."""
+
+    text: str
+    seq: int
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class AskListener(Protocol):
+    """Hears of one question, from the engine's thread: texts, then exactly one end."""
+
+    def on_text(self, index: int, text: str) -> None: ...
+
+    def on_done(self, answer: Answer) -> None: ...
+
+    def on_error(self, error: GameAgentError) -> None: ...
+
+
+class Ask:
+    """One question to an agent, waiting, running or done. It is the engine's listener."""
+
+    def __init__(
+        self, agent: Agent, speaker: str, text: str, options: AskOptions, listener: AskListener
+    ) -> None:
+        self._agent = agent
+        self.speaker = speaker
+        self.text = text
+        self.options = options
+        self.listener = listener
+        self.handle: Handle | None = None
+        self.deadline_s: float | None = None
+        self.seq = 0
+        self.done = False
+
+    def cancel(self, reason: FinishReason = "cancelled") -> None:
+        """End it with what it has; after its end this does nothing."""
+        self._agent._cancel(self, reason)
+
+    def on_text(self, index: int, text: str) -> None:
+        self.listener.on_text(index, text)
+
+    def on_done(self, completion: Completion) -> None:
+        self._agent._finished(self, completion)
+
+    def on_error(self, error: GameAgentError) -> None:
+        self._agent._failed(self, error)
+
+
+class Agent:
+    """A character in a world. Made by ``Runtime.agent``; safe to use from any thread."""
+
+    def __init__(
+        self,
+        character: Character,
+        world: World,
+        sees: Collection[str],
+        engine: Engine,
+        cache: BlockCache,
+        lock: threading.RLock,
+        clock: Clock,
+        default_mode: Mode,
+    ) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._lock = lock
+        self._clock = clock
+        self._default_mode = default_mode
+        self.memory = Memory()
+        self._queue: deque[Ask] = deque()
+        self._current: Ask | None = None
+        self._others: set[Ask] = set()
+        self._place(character, world, sees)
+
+    @property
+    def name(self) -> str:
+        return self.character.name
+
+    def update(self, character: Character, world: World, sees: Collection[str]) -> None:
+        """Another profile, world or view; memory stays. Raises as ``World.add_borders`` does."""
+        with self._lock:
+            old_world, old_sees = self.world, self.sees
+            self._place(character, world, sees)
+            old_world.remove_borders(old_sees)
+
+    def _place(self, character: Character, world: World, sees: Collection[str]) -> None:
+        world.add_borders(tuple(sees))
+        self.character, self.world, self.sees = character, world, tuple(sees)
+
+    def observe(self, text: str, game_time: float | None = None) -> Turn:
+        """Put an event into memory; nothing is generated."""
+        with self._lock:
+            return self.memory.observe(text, game_time)
+
+    def history(self, last: int | None = None) -> list[dict[str, object]]:
+        """What is remembered, oldest first, as plain values."""
+        with self._lock:
+            return [
+                {
+                    "kind": turn.kind,
+                    "speaker": turn.speaker,
+                    "text": turn.text,
+                    "reply": turn.reply,
+                    "game_time": turn.game_time,
+                }
+                for turn in self.memory.turns(last)
+            ]
+
+    def rewind(self, game_time: float) -> int:
+        """Forget what came after ``game_time``; returns the number of turns forgotten."""
+        with self._lock:
+            return self.memory.rewind(game_time)
+
+    def warm(self) -> Waiter:
+        """Have all blocks of the next prompt encoded in the background, at the lowest priority.
+
+        ``wait()`` on the result returns once they are in the store.
+        """
+        waiter = Waiter()
+        with self._lock:
+            blocks = self._blocks(AskOptions(), 0)
+            request = Request(
+                blocks, np.empty(0, np.int32), self._default_mode, max_tokens=0, priority=-1
+            )
+            self._engine.submit(request, waiter)
+        return waiter
+
+    def say(self, speaker: str, text: str, **options: object) -> Reply:
+        """Ask for spoken text; iterate over the result for pieces as they come.
+
+        ``options`` are those of :class:`AskOptions`. Raises what :meth:`ask` raises.
+        """
+        reply = Reply()
+        reply.ask = self.ask(text, AskOptions(**options), speaker=speaker, listener=reply)  # type: ignore[arg-type]
+        return reply
+
+    def ask(
+        self,
+        text: str,
+        options: AskOptions | None = None,
+        *,
+        speaker: str = "Player",
+        listener: AskListener,
+    ) -> Ask:
+        """Put a question; ``listener`` hears the answer. Never waits.
+
+        Raises :class:`TooLarge` or :class:`Overloaded` at once where that is known at once; an
+        error met later goes to the listener.
+        """
+        ask = Ask(self, speaker, text, options or AskOptions(), listener)
+        if ask.options.deadline_ms is not None:
+            ask.deadline_s = self._clock.now_s() + ask.options.deadline_ms / 1e3
+        with self._lock:
+            if ask.options.replaces:
+                for other in [*self._queue, *self._others, self._current]:
+                    if other is not None:
+                        other.cancel("superseded")
+            if not ask.options.remember:
+                self._others.add(ask)
+                self._start(ask)
+            elif self._current is None:
+                self._start(ask)
+                self._current = ask
+            else:
+                self._queue.append(ask)
+        return ask
+
+    def close(self) -> None:
+        """End all questions and give up the view of the world."""
+        with self._lock:
+            for ask in [*self._queue, *self._others, self._current]:
+                if ask is not None:
+                    ask.cancel()
+            self.world.remove_borders(self.sees)
+
+    def _start(self, ask: Ask) -> None:
+        """Build the prompt from what is known now and hand it to the engine."""
+        options = ask.options
+        event = self._cache.encoder.event(event_text(ask.speaker, ask.text))
+        try:
+            ask.seq = self.world.seq
+            request = Request(
+                self._blocks(options, len(event)),
+                event,
+                mode=options.mode or self._default_mode,
+                max_tokens=options.max_tokens,
+                sampling=options.sampling(),
+                stop=options.stop,
+                priority=options.priority,
+                deadline_s=ask.deadline_s,
+            )
+            ask.handle = self._engine.submit(request, ask)
+        except GameAgentError:
+            self._others.discard(ask)
+            ask.done = True
+            raise
+
+    def _blocks(self, options: AskOptions, event_tokens: int) -> tuple[Block, ...]:
+        limit = self._engine.runner.max_context_tokens
+        reserve = min(options.max_tokens, limit // 4)
+        if event_tokens + reserve > limit:
+            raise TooLarge(
+                f"the event has {event_tokens} tokens, the model's context holds {limit}",
+                where="event",
+            )
+        return build_prompt(
+            self._cache,
+            self.character.text,
+            self.world.parts(self.sees),
+            self.memory.turns(),
+            self.name,
+            limit - event_tokens - reserve,
+        )
+
+    def _cancel(self, ask: Ask, reason: FinishReason) -> None:
+        with self._lock:
+            if ask.done:
+                return
+            if ask.handle is not None:
+                ask.handle.cancel(reason)
+                return
+            self._queue.remove(ask)
+            ask.done = True
+        ask.listener.on_done(Answer("", self.world.seq, reason, Usage()))
+
+    def _finished(self, ask: Ask, completion: Completion) -> None:
+        """The engine is done with ``ask``: remember it, begin the next, tell its listener."""
+        with self._lock:
+            whole = completion.finish_reason in ("stop", "length")
+            if ask.options.remember and (whole or completion.text):
+                self.memory.add_turn(ask.speaker, ask.text, completion.text, ask.options.game_time)
+            failed = self._next(ask)
+        ask.listener.on_done(
+            Answer(completion.text, ask.seq, completion.finish_reason, completion.usage)
+        )
+        _report(failed)
+
+    def _failed(self, ask: Ask, error: GameAgentError) -> None:
+        with self._lock:
+            failed = self._next(ask)
+        ask.listener.on_error(error)
+        _report(failed)
+
+    def _next(self, ended: Ask) -> list[tuple[Ask, GameAgentError]]:
+        """Begin the question that waited for ``ended``; returns those that could not begin."""
+        ended.done = True
+        self._others.discard(ended)
+        failed: list[tuple[Ask, GameAgentError]] = []
+        if ended is self._current:
+            self._current = None
+            while self._queue and self._current is None:
+                ask = self._queue.popleft()
+                try:
+                    self._start(ask)
+                    self._current = ask
+                except GameAgentError as error:
+                    failed.append((ask, error))
+        return failed
+
+
+def _report(failed: list[tuple[Ask, GameAgentError]]) -> None:
+    for ask, error in failed:
+        ask.listener.on_error(error)
+
+
+class Reply:
+    """The answer to ``say`` as it comes: iterate for its pieces, then read ``answer``."""
+
+    ask: Ask
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[str | Answer | GameAgentError] = queue.SimpleQueue()
+        self.answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        while self.answer is None:
+            event = self._events.get()
+            if isinstance(event, GameAgentError):
+                raise event
+            if isinstance(event, Answer):
+                self.answer = event
+            else:
+                yield event
+
+    def text(self) -> str:
+        """Wait for the end; the whole reply. Raises the question's error, if it failed."""
+        for _ in self:
+            continue
+        assert self.answer is not None
+        return self.answer.text
+
+    def cancel(self) -> None:
+        """End the reply with what it has."""
+        self.ask.cancel()
+
+    def on_text(self, index: int, text: str) -> None:
+        self._events.put(text)
+
+    def on_done(self, answer: Answer) -> None:
+        self._events.put(answer)
+
+    def on_error(self, error: GameAgentError) -> None:
+        self._events.put(error)

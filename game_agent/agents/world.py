@@ -1,0 +1,148 @@
+"""A world: a JSON document that changes by patches, cut into the parts that agents see."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import threading
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from game_agent.agents.partition import Part, Partition, partition, visible
+from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch, parse_pointer
+from game_agent.errors import Conflict, InvalidInput
+
+
+@dataclass(frozen=True)
+class WorldChange:
+    """What a change did. ``repeated``: it had been applied before, and was not applied again."""
+
+    seq: int
+    blocks: int
+    """Parts of the world now."""
+    blocks_changed: int
+    """Those of them whose text was not in the world before."""
+    repeated: bool = False
+
+
+class World:
+    """One world's state and version. Safe to use from any thread; they take turns on ``lock``.
+
+    ``state`` is never mutated, only replaced, and shares untouched subtrees with its predecessor.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: Mapping[str, Json],
+        seq: int = 0,
+        *,
+        lock: threading.RLock | None = None,
+    ) -> None:
+        self.name = name
+        self.seq = 0
+        self.state: Mapping[str, Json] = {}
+        self._lock = lock or threading.RLock()
+        self._borders: Counter[str] = Counter()
+        self._partition = Partition()
+        self._is_cut = True
+        self.put(state, seq)
+
+    @property
+    def partition(self) -> Partition:
+        """The state, cut along the borders; what has not changed is not cut again."""
+        with self._lock:
+            if not self._is_cut:
+                self._partition = partition(self.state, set(self._borders), self._partition)
+                self._is_cut = True
+            return self._partition
+
+    @property
+    def num_blocks(self) -> int:
+        """Parts of the world, each a block to those who see it."""
+        return len(self.partition.parts)
+
+    def put(self, state: Mapping[str, Json], seq: int = 0) -> WorldChange:
+        """Replaces the whole state and sets ``seq``. Raises InvalidInput, changing nothing."""
+        if not isinstance(state, dict):
+            raise InvalidInput("the state of a world is an object", where="state")
+        if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0:
+            raise InvalidInput("seq is a whole number, 0 or above", where="seq")
+        check_json(state)
+        with self._lock:
+            return self._change(copy.deepcopy(state), seq, _digest("put", state))
+
+    def patch(
+        self,
+        ops: Sequence[Json] | None = None,
+        *,
+        merge: Mapping[str, Json] | None = None,
+        seq: int | None = None,
+    ) -> WorldChange:
+        """Applies a JSON Patch or a JSON Merge Patch: exactly one of them, all of it or nothing.
+
+        With ``seq`` it must be the next one, or the last one with the same content again, which
+        changes nothing. Raises Conflict for any other ``seq``, InvalidInput for a patch that does
+        not apply; both change nothing.
+        """
+        if (ops is None) == (merge is None):
+            raise InvalidInput("a change needs either a JSON Patch or a Merge Patch", where="patch")
+        content = _checked(ops, merge)
+        digest = _digest("patch" if merge is None else "merge", content)
+        with self._lock:
+            if seq == self.seq and digest == self._digest:
+                return replace(self._last, repeated=True)
+            if seq is not None and seq != self.seq + 1:
+                message = f'change {seq} of the world "{self.name}" is not the next one'
+                message += f", {self.seq + 1}; send what is missing, or the whole state again"
+                raise Conflict(message, expected=self.seq + 1, where="seq")
+            apply = apply_patch if merge is None else merge_patch
+            return self._change(apply(self.state, copy.deepcopy(content)), self.seq + 1, digest)
+
+    def add_borders(self, sees: Collection[str]) -> None:
+        """Has parts begin and end where the pointers ``sees`` do. Raises InvalidInput.
+
+        Counted: each call is to be taken back by one ``remove_borders``.
+        """
+        for index, pointer in enumerate(sees):
+            parse_pointer(pointer, f"sees/{index}")
+        with self._lock:
+            self._borders.update(sees)
+            self._is_cut = False
+
+    def remove_borders(self, sees: Collection[str]) -> None:
+        """Takes back one ``add_borders`` of the same pointers."""
+        with self._lock:
+            self._borders = +(self._borders - Counter(sees))
+            self._is_cut = False
+
+    def parts(self, sees: Collection[str]) -> tuple[Part, ...]:
+        """What somebody who sees the pointers ``sees`` is shown of the world, in order."""
+        return visible(self.partition.parts, sees)
+
+    def _change(self, state: Mapping[str, Json], seq: int, digest: bytes) -> WorldChange:
+        old = self.partition
+        new = partition(state, set(self._borders), old)
+        added = Counter(part.text for part in new.parts)
+        added -= Counter(part.text for part in old.parts)
+        self.state, self.seq, self._partition = state, seq, new
+        self._digest = digest
+        self._last = WorldChange(seq, len(new.parts), added.total())
+        return self._last
+
+
+def _checked(ops: Sequence[Json] | None, merge: Mapping[str, Json] | None) -> Any:
+    """The content of a change, which is plain JSON and of the right kind."""
+    if merge is not None and not isinstance(merge, dict):
+        raise InvalidInput("a Merge Patch of a world is an object", where="merge")
+    content = ops if merge is None else merge
+    check_json(content)
+    return content
+
+
+def _digest(kind: str, content: object) -> bytes:
+    text = json.dumps([kind, content], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()

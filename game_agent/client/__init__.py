@@ -1,0 +1,7 @@
+"""Clients of the server. Needs pyzmq and msgpack, never torch."""
+
+from game_agent.client.aio import AsyncClient
+from game_agent.client.client import Client
+from game_agent.client.core import Answer
+
+__all__ = ["Answer", "AsyncClient", "Client"]

@@ -1,0 +1,248 @@
+"""A client for asyncio. The methods are those of ``Client``, to be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, TypeVar, Unpack
+
+import zmq
+import zmq.asyncio
+
+from game_agent.client import calls
+from game_agent.client.calls import AskFields, Call
+from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
+from game_agent.client.socket import configure, timeout_error
+from game_agent.protocol.codec import Map
+
+T = TypeVar("T")
+POLL_MS = 250
+"""How long a reader holds on to a socket that ``reconnect`` may have replaced."""
+
+
+class AsyncClient:
+    """Talks to one server, from the tasks of one event loop. Raises what ``Client`` raises.
+
+    On Windows it needs a loop that can wait for sockets (``asyncio.SelectorEventLoop``).
+    """
+
+    def __init__(
+        self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        self.endpoint = endpoint
+        self.timeout_s = timeout_s
+        self._core = Core()
+        self._context = zmq.asyncio.Context()
+        self._socket = self._connect()
+        # Whoever waits reads for all; the lock is fair, so a reply gets to its reader at once.
+        self._reading = asyncio.Lock()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def hello(self, client: str | None = None) -> Map:
+        reply = await self._do(calls.hello(client))
+        self._core.welcome(reply)
+        return reply
+
+    async def reconnect(self) -> bool:
+        waiting = self._core.unanswered()
+        old, self._socket = self._socket, self._connect()
+        async with self._reading:
+            old.close(linger=0)
+        reply = await self._do(calls.hello(None, self._core.session))
+        self._core.welcome(reply)
+        for frame in waiting if reply["resumed"] else ():
+            await self._send(frame)
+        return bool(reply["resumed"])
+
+    async def ping(self) -> None:
+        await self._do(calls.ping())
+
+    async def world_put(
+        self, world: str, state: Mapping[str, Any], *, seq: int | None = None
+    ) -> Map:
+        return await self._do(calls.world_put(world, state, seq))
+
+    async def world_patch(
+        self,
+        world: str,
+        patch: Sequence[Map] | None = None,
+        *,
+        merge: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+    ) -> Map:
+        return await self._do(calls.world_patch(world, patch, merge, seq))
+
+    async def world_get(self, world: str) -> Map:
+        return await self._do(calls.world_get(world))
+
+    async def world_delete(self, world: str) -> None:
+        await self._do(calls.world_delete(world))
+
+    async def agent_put(
+        self,
+        agent: str,
+        *,
+        world: str,
+        profile: str | Mapping[str, Any],
+        sees: Sequence[str] | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        await self._do(calls.agent_put(agent, world, profile, sees, instructions))
+
+    async def agent_get(self, agent: str) -> Map:
+        return await self._do(calls.agent_get(agent))
+
+    async def agent_delete(self, agent: str) -> None:
+        await self._do(calls.agent_delete(agent))
+
+    async def observe(
+        self, agent: str | Sequence[str], event: str, *, game_time: float | None = None
+    ) -> None:
+        await self._do(calls.observe(agent, event, game_time))
+
+    async def warm(self, agent: str) -> None:
+        await self._do(calls.warm(agent))
+
+    async def history(self, agent: str, last: int | None = None) -> list[Map]:
+        return await self._do(calls.history(agent, last))
+
+    async def ask(self, agent: str, event: str, **options: Unpack[AskFields]) -> Answer:
+        return await self._do(calls.ask(agent, event, options))
+
+    async def stream(
+        self,
+        agent: str,
+        event: str,
+        *,
+        by: Literal["token", "sentence"] = "token",
+        **options: Unpack[AskFields],
+    ) -> AsyncStream:
+        call = calls.ask(agent, event, options, True if by == "token" else "sentence")
+        sent = self._core.request(call.op, call.fields)
+        await self._send(sent.frame)
+        return AsyncStream(self, sent.id)
+
+    async def tick(
+        self,
+        world: str,
+        tick: float | str,
+        *,
+        patch: Sequence[Map] | None = None,
+        merge: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+        asks: Sequence[Mapping[str, Any]] = (),
+    ) -> AsyncTick:
+        call = calls.tick(world, tick, patch, merge, seq)
+        sent, ask_ids = self._core.tick(call.fields, asks)
+        try:
+            await self._send(sent.frame)
+            reply = call.read(await self._wait(sent.id))
+        except BaseException:
+            for ask_id in ask_ids:
+                self._core.forget(ask_id)
+            raise
+        return AsyncTick(reply, [AsyncStream(self, ask_id) for ask_id in ask_ids])
+
+    async def cancel(self, target: int | str) -> bool:
+        return await self._do(calls.cancel(target))
+
+    async def stats(self) -> Map:
+        return await self._do(calls.stats())
+
+    def _connect(self) -> zmq.asyncio.Socket:
+        socket = self._context.socket(zmq.DEALER)
+        configure(socket, self.timeout_s)
+        socket.connect(self.endpoint)
+        return socket
+
+    async def _do(self, call: Call[T]) -> T:
+        sent = self._core.request(call.op, call.fields)
+        await self._send(sent.frame)
+        return call.read(await self._wait(sent.id))
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                await self._socket.send(frame)
+        except (zmq.Again, TimeoutError):
+            raise timeout_error(self.endpoint, self.timeout_s) from None
+
+    async def _wait(self, request_id: int) -> Map:
+        """The next reply of a request."""
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                while (reply := self._core.take(request_id)) is None:
+                    await self._read(request_id)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            self._core.forget(request_id)
+            if isinstance(error, TimeoutError):
+                raise timeout_error(self.endpoint, self.timeout_s) from None
+            raise
+        return reply
+
+    async def _read(self, request_id: int) -> None:
+        async with self._reading:
+            if self._core.has_reply(request_id):
+                return
+            socket = self._socket
+            # To poll and then to receive at once: cancelled in between, no frame is lost.
+            if await socket.poll(POLL_MS):
+                self._core.feed(await socket.recv(zmq.NOBLOCK))
+
+
+class AsyncStream:
+    """An answer under way: iterate over its pieces of text; then ``answer`` holds all of it.
+
+    A client that reads too slowly misses pieces, never the ``answer``.
+    """
+
+    def __init__(self, client: AsyncClient, request_id: int) -> None:
+        self.id = request_id
+        self.answer: Answer | None = None
+        self._client = client
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        while self.answer is None:
+            reply = await self._client._wait(self.id)
+            if reply["ev"] == "done":
+                self.answer = Answer.of_reply(reply)
+            else:
+                yield reply["text"]
+
+    async def result(self) -> Answer:
+        """Wait for the end; return the answer."""
+        async for _ in self:
+            continue
+        assert self.answer is not None
+        return self.answer
+
+    async def cancel(self) -> bool:
+        """End the answer early, with the text it has; False if it had ended."""
+        return await self._client.cancel(self.id)
+
+
+@dataclass(frozen=True)
+class AsyncTick:
+    """A tick that was applied. ``reply``: ``tick``, ``seq``, ``blocks_changed``."""
+
+    reply: Map
+    asks: list[AsyncStream]
+
+    @property
+    def seq(self) -> int:
+        return int(self.reply["seq"])

@@ -1,0 +1,150 @@
+"""The operations as values: what to send, and how to read the reply. Shared by both clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypedDict, TypeVar
+
+from game_agent.client.core import Answer
+from game_agent.protocol import VERSION
+from game_agent.protocol.codec import Map
+
+T = TypeVar("T")
+ENVELOPE = frozenset({"v", "id", "ev"})
+
+
+class AskFields(TypedDict, total=False):
+    """The options of an ask; those left out have the server's defaults (see docs/protocol.md)."""
+
+    speaker: str
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop: Sequence[str]
+    deadline_ms: int
+    priority: int
+    replaces: bool
+    remember: bool
+    mode: Literal["block", "full"]
+    game_time: float
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request: ``op`` and ``fields`` go out, ``read`` makes a result of the reply."""
+
+    op: str
+    fields: Map
+    read: Callable[[Map], T]
+
+
+def hello(client: str | None, session: str | None = None) -> Call[Map]:
+    return Call("hello", {"client": client, "protocol": VERSION, "session": session}, _fields)
+
+
+def ping() -> Call[None]:
+    return Call("ping", {}, _nothing)
+
+
+def world_put(world: str, state: Mapping[str, Any], seq: int | None) -> Call[Map]:
+    return Call("world.put", {"world": world, "state": dict(state), "seq": seq}, _fields)
+
+
+def world_patch(
+    world: str,
+    patch: Sequence[Map] | None,
+    merge: Mapping[str, Any] | None,
+    seq: int | None,
+) -> Call[Map]:
+    return Call("world.patch", {"world": world, "seq": seq, **_change(patch, merge)}, _fields)
+
+
+def world_get(world: str) -> Call[Map]:
+    return Call("world.get", {"world": world}, _fields)
+
+
+def world_delete(world: str) -> Call[None]:
+    return Call("world.delete", {"world": world}, _nothing)
+
+
+def agent_put(
+    agent: str,
+    world: str,
+    profile: str | Mapping[str, Any],
+    sees: Sequence[str] | None,
+    instructions: str | None,
+) -> Call[None]:
+    fields = {
+        "agent": agent,
+        "world": world,
+        "profile": profile,
+        "sees": None if sees is None else list(sees),
+        "instructions": instructions,
+    }
+    return Call("agent.put", fields, _nothing)
+
+
+def agent_get(agent: str) -> Call[Map]:
+    return Call("agent.get", {"agent": agent}, _fields)
+
+
+def agent_delete(agent: str) -> Call[None]:
+    return Call("agent.delete", {"agent": agent}, _nothing)
+
+
+def observe(agent: str | Sequence[str], event: str, game_time: float | None) -> Call[None]:
+    who = {"agent": agent} if isinstance(agent, str) else {"agents": list(agent)}
+    return Call("agent.observe", {**who, "event": event, "game_time": game_time}, _nothing)
+
+
+def warm(agent: str) -> Call[None]:
+    return Call("agent.warm", {"agent": agent}, _nothing)
+
+
+def history(agent: str, last: int | None) -> Call[list[Map]]:
+    return Call("agent.history", {"agent": agent, "last": last}, lambda reply: list(reply["turns"]))
+
+
+def ask(
+    agent: str, event: str, options: AskFields, stream: bool | Literal["sentence"] = False
+) -> Call[Answer]:
+    fields: Map = {"agent": agent, **options, "event": event}
+    if (speaker := fields.pop("speaker", None)) is not None:
+        fields["event"] = {"from": speaker, "text": event}
+    return Call("ask", {**fields, "stream": stream or None}, Answer.of_reply)
+
+
+def tick(
+    world: str,
+    tick: float | str,
+    patch: Sequence[Map] | None,
+    merge: Mapping[str, Any] | None,
+    seq: int | None,
+) -> Call[Map]:
+    fields = {"world": world, "tick": tick, "seq": seq, **_change(patch, merge)}
+    return Call("tick", fields, _fields)
+
+
+def cancel(target: int | str) -> Call[bool]:
+    return Call("cancel", {"target": target}, lambda reply: bool(reply["found"]))
+
+
+def stats() -> Call[Map]:
+    return Call("stats", {}, _fields)
+
+
+def _change(patch: Sequence[Map] | None, merge: Mapping[str, Any] | None) -> Map:
+    return {
+        "patch": None if patch is None else list(patch),
+        "merge": None if merge is None else dict(merge),
+    }
+
+
+def _fields(reply: Map) -> Map:
+    return {name: value for name, value in reply.items() if name not in ENVELOPE}
+
+
+def _nothing(reply: Map) -> None:
+    return None

@@ -1,0 +1,249 @@
+"""A blocking client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, TypeVar, Unpack
+
+import zmq
+
+from game_agent.client import calls
+from game_agent.client.calls import AskFields, Call
+from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
+from game_agent.client.socket import configure, timeout_error
+from game_agent.protocol.codec import Map
+
+T = TypeVar("T")
+
+
+class Client:
+    """Talks to one server. Used by one thread; several requests may be under way (``stream``).
+
+    Every method raises ``ServerError`` (what the server answered), ``RequestTimeout`` (nothing came
+    for ``timeout_s``) or ``InvalidInput`` (values that cannot be sent). A context manager.
+    """
+
+    def __init__(
+        self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        self.endpoint = endpoint
+        self.timeout_s = timeout_s
+        self._core = Core()
+        self._context = zmq.Context()
+        self._socket = self._connect()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def hello(self, client: str | None = None) -> Map:
+        """Open a session: version, capabilities, model and limits of the server."""
+        reply = self._do(calls.hello(client))
+        self._core.welcome(reply)
+        return reply
+
+    def reconnect(self) -> bool:
+        """Replace a dead connection and resume the session; ``hello`` must have been said.
+
+        Requests that are under way are sent again under their ids, so that each is carried out
+        once. False: the server does not know the session any more, and nothing was sent.
+        """
+        waiting = self._core.unanswered()
+        self._socket.close(linger=0)
+        self._socket = self._connect()
+        reply = self._do(calls.hello(None, self._core.session))
+        self._core.welcome(reply)
+        for frame in waiting if reply["resumed"] else ():
+            self._send(frame)
+        return bool(reply["resumed"])
+
+    def ping(self) -> None:
+        self._do(calls.ping())
+
+    def world_put(self, world: str, state: Mapping[str, Any], *, seq: int | None = None) -> Map:
+        """Create a world or replace its state: ``seq``, ``blocks``."""
+        return self._do(calls.world_put(world, state, seq))
+
+    def world_patch(
+        self,
+        world: str,
+        patch: Sequence[Map] | None = None,
+        *,
+        merge: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+    ) -> Map:
+        """Change a world by JSON Patch or Merge Patch: ``seq``, ``blocks``, ``blocks_changed``."""
+        return self._do(calls.world_patch(world, patch, merge, seq))
+
+    def world_get(self, world: str) -> Map:
+        """``state`` and ``seq``."""
+        return self._do(calls.world_get(world))
+
+    def world_delete(self, world: str) -> None:
+        self._do(calls.world_delete(world))
+
+    def agent_put(
+        self,
+        agent: str,
+        *,
+        world: str,
+        profile: str | Mapping[str, Any],
+        sees: Sequence[str] | None = None,
+        instructions: str | None = None,
+    ) -> None:
+        """Create or update an agent; ``sees`` are JSON Pointers into the world."""
+        self._do(calls.agent_put(agent, world, profile, sees, instructions))
+
+    def agent_get(self, agent: str) -> Map:
+        return self._do(calls.agent_get(agent))
+
+    def agent_delete(self, agent: str) -> None:
+        self._do(calls.agent_delete(agent))
+
+    def observe(
+        self, agent: str | Sequence[str], event: str, *, game_time: float | None = None
+    ) -> None:
+        """Let one agent or several remember an event."""
+        self._do(calls.observe(agent, event, game_time))
+
+    def warm(self, agent: str) -> None:
+        """Make an agent's blocks ready before it is asked."""
+        self._do(calls.warm(agent))
+
+    def history(self, agent: str, last: int | None = None) -> list[Map]:
+        """An agent's turns, the oldest first."""
+        return self._do(calls.history(agent, last))
+
+    def ask(self, agent: str, event: str, **options: Unpack[AskFields]) -> Answer:
+        """Say something to an agent and wait for its whole answer."""
+        return self._do(calls.ask(agent, event, options))
+
+    def stream(
+        self,
+        agent: str,
+        event: str,
+        *,
+        by: Literal["token", "sentence"] = "token",
+        **options: Unpack[AskFields],
+    ) -> Stream:
+        """Say something to an agent and get its answer in pieces."""
+        call = calls.ask(agent, event, options, True if by == "token" else "sentence")
+        sent = self._core.request(call.op, call.fields)
+        self._send(sent.frame)
+        return Stream(self, sent.id)
+
+    def tick(
+        self,
+        world: str,
+        tick: float | str,
+        *,
+        patch: Sequence[Map] | None = None,
+        merge: Mapping[str, Any] | None = None,
+        seq: int | None = None,
+        asks: Sequence[Mapping[str, Any]] = (),
+    ) -> Tick:
+        """Change a world and ask agents about it, in one message.
+
+        Each of ``asks`` is a map of ``agent``, ``event`` and options of an ask, as on the wire.
+        """
+        call = calls.tick(world, tick, patch, merge, seq)
+        sent, ask_ids = self._core.tick(call.fields, asks)
+        try:
+            self._send(sent.frame)
+            reply = call.read(self._wait(sent.id))
+        except BaseException:
+            for ask_id in ask_ids:
+                self._core.forget(ask_id)
+            raise
+        return Tick(reply, [Stream(self, ask_id) for ask_id in ask_ids])
+
+    def cancel(self, target: int | str) -> bool:
+        """Cancel an ask by its id; False if it was not running."""
+        return self._do(calls.cancel(target))
+
+    def stats(self) -> Map:
+        return self._do(calls.stats())
+
+    def _connect(self) -> zmq.Socket[bytes]:
+        socket = self._context.socket(zmq.DEALER)
+        configure(socket, self.timeout_s)
+        socket.connect(self.endpoint)
+        return socket
+
+    def _do(self, call: Call[T]) -> T:
+        sent = self._core.request(call.op, call.fields)
+        self._send(sent.frame)
+        return call.read(self._wait(sent.id))
+
+    def _send(self, frame: bytes) -> None:
+        try:
+            self._socket.send(frame)
+        except zmq.Again:
+            raise timeout_error(self.endpoint, self.timeout_s) from None
+
+    def _wait(self, request_id: int) -> Map:
+        """The next reply of a request."""
+        deadline_s = time.monotonic() + self.timeout_s
+        while (reply := self._core.take(request_id)) is None:
+            left_ms = max(0, round((deadline_s - time.monotonic()) * 1000))
+            if not self._socket.poll(left_ms):
+                self._core.forget(request_id)
+                raise timeout_error(self.endpoint, self.timeout_s)
+            self._core.feed(self._socket.recv())
+        return reply
+
+
+class Stream:
+    """An answer under way: iterate over its pieces of text; then ``answer`` holds all of it.
+
+    A client that reads too slowly misses pieces, never the ``answer``.
+    """
+
+    def __init__(self, client: Client, request_id: int) -> None:
+        self.id = request_id
+        self.answer: Answer | None = None
+        self._client = client
+
+    def __iter__(self) -> Iterator[str]:
+        while self.answer is None:
+            reply = self._client._wait(self.id)
+            if reply["ev"] == "done":
+                self.answer = Answer.of_reply(reply)
+            else:
+                yield reply["text"]
+
+    def result(self) -> Answer:
+        """Wait for the end; return the answer."""
+        for _ in self:
+            continue
+        assert self.answer is not None
+        return self.answer
+
+    def cancel(self) -> bool:
+        """End the answer early, with the text it has; False if it had ended."""
+        return self._client.cancel(self.id)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A tick that was applied. ``reply``: ``tick``, ``seq``, ``blocks_changed``."""
+
+    reply: Map
+    asks: list[Stream]
+
+    @property
+    def seq(self) -> int:
+        return int(self.reply["seq"])

@@ -1,0 +1,109 @@
+"""The way back of one ask: from the engine's thread to its session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, is_dataclass
+from typing import Any
+
+from game_agent.clock import Clock
+from game_agent.errors import GameAgentError, Unavailable
+from game_agent.protocol import replies
+from game_agent.protocol.codec import Map, encode
+from game_agent.protocol.replies import Id
+from game_agent.server.backend import Answer
+from game_agent.server.sentences import SentenceSplitter
+from game_agent.server.session import Session
+
+logger = logging.getLogger(__name__)
+
+Post = Callable[[Callable[[], None]], None]
+"""Hands a call over to the thread that owns the sessions."""
+
+
+class AskReplies:
+    """Listens to one ask and answers its request.
+
+    The ``on_*`` methods may be called from any thread; they only ``post``. A request whose session
+    is gone is not answered.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        request_id: Id,
+        *,
+        stream: bool | str,
+        clock: Clock,
+        post: Post,
+        where: str | None = None,
+    ) -> None:
+        self._session = session
+        self._id = request_id
+        self._is_streamed = bool(stream)
+        self._splitter = SentenceSplitter() if stream == "sentence" else None
+        self._clock = clock
+        self._post = post
+        self._where = where
+
+    def on_text(self, index: int, text: str) -> None:
+        if self._is_streamed and text:
+            self._post(lambda: self._stream(text))
+
+    def on_done(self, answer: Answer) -> None:
+        self._post(lambda: self._finish(answer))
+
+    def on_error(self, error: GameAgentError) -> None:
+        self._post(lambda: fail(self._session, self._id, error, self._clock, self._where))
+
+    def _stream(self, text: str) -> None:
+        if self._splitter is None:
+            self._session.stream(self._id, "token", text)
+            return
+        self._stream_sentences(self._splitter.feed(text))
+
+    def _stream_sentences(self, sentences: list[str]) -> None:
+        for sentence in sentences:
+            self._session.stream(self._id, "sentence", sentence)
+
+    def _finish(self, answer: Answer) -> None:
+        if self._splitter is not None:
+            self._stream_sentences(self._splitter.flush())
+        try:
+            frame = encode(replies.done(self._id, answer_fields(answer)))
+        except GameAgentError:
+            logger.exception("an answer could not be sent")
+            fail(self._session, self._id, internal_error(), self._clock)
+        else:
+            self._session.finish(self._id, frame, self._clock.now_s())
+
+
+def answer_fields(answer: Answer) -> Map:
+    """What ``done`` tells."""
+    usage: Any = answer.usage
+    return {
+        "text": answer.text,
+        "seq": answer.seq,
+        "finish_reason": answer.finish_reason,
+        "usage": asdict(usage) if is_dataclass(usage) and not isinstance(usage, type) else usage,
+    }
+
+
+def internal_error() -> GameAgentError:
+    """What a client is told of our own faults."""
+    return GameAgentError("the server failed at this request; its log says why")
+
+
+def fail(
+    session: Session, request_id: Id, error: GameAgentError, clock: Clock, where: str | None = None
+) -> None:
+    """Answer a begun request with an error.
+
+    ``where`` is the path of the ask in its tick. An error that says "not now" is not kept for a
+    repeated request, which may find better times.
+    """
+    if where is not None and error.where:
+        where = f"{where}.{error.where}"
+    frame = encode(replies.error(request_id, error, where))
+    session.finish(request_id, frame, clock.now_s(), keep=not isinstance(error, Unavailable))

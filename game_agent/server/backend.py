@@ -1,0 +1,126 @@
+"""What the server needs of a runtime: ``game_agent.runtime.Runtime`` fits, so does a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from game_agent.errors import GameAgentError
+
+if TYPE_CHECKING:
+    from game_agent.agents.agent import AskOptions
+
+
+class Answer(Protocol):
+    """The end of an ask; ``usage`` is a dataclass with the fields of the protocol."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def usage(self) -> Any: ...
+
+
+class AskListener(Protocol):
+    """Called from the engine's thread: any number of texts, then exactly one end."""
+
+    def on_text(self, index: int, text: str) -> None: ...
+
+    def on_done(self, answer: Any) -> None: ...
+
+    def on_error(self, error: GameAgentError) -> None: ...
+
+
+class Ask(Protocol):
+    """A running ask."""
+
+    def cancel(self) -> None: ...
+
+
+class Agent(Protocol):
+    """A character. ``ask`` never blocks."""
+
+    @property
+    def name(self) -> str: ...
+
+    def observe(self, text: str, game_time: float | None = None) -> object: ...
+
+    def history(self, last: int | None = None) -> list[dict[str, Any]]: ...
+
+    def warm(self) -> object: ...
+
+    def ask(
+        self, text: str, options: AskOptions, *, speaker: str, listener: AskListener
+    ) -> Ask: ...
+
+
+class WorldChange(Protocol):
+    """What a patch did."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def blocks_changed(self) -> int: ...
+
+
+class World(Protocol):
+    """A game's state."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seq(self) -> int: ...
+    @property
+    def state(self) -> Any: ...
+    @property
+    def num_blocks(self) -> int: ...
+
+    def patch(
+        self,
+        ops: list[Any] | None = None,
+        *,
+        merge: dict[str, Any] | None = None,
+        seq: int | None = None,
+    ) -> WorldChange: ...
+
+
+class Backend(Protocol):
+    """Worlds, agents and the engine behind them. Thread-safe."""
+
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def max_context_tokens(self) -> int: ...
+    @property
+    def modes(self) -> Sequence[str]: ...
+    @property
+    def worlds(self) -> Mapping[str, World]: ...
+    @property
+    def agents(self) -> Mapping[str, Agent]: ...
+
+    def world(self, name: str, state: dict[str, Any], *, seq: int = 0) -> World: ...
+
+    def get_world(self, name: str) -> World: ...
+
+    def remove_world(self, name: str) -> None: ...
+
+    def agent(
+        self,
+        name: str,
+        *,
+        world: str,
+        profile: str | dict[str, Any],
+        sees: Sequence[str] = ("",),
+        instructions: str = "",
+    ) -> Agent: ...
+
+    def get_agent(self, name: str) -> Agent: ...
+
+    def remove_agent(self, name: str) -> None: ...
+
+    def stats(self) -> dict[str, Any]: ...

@@ -1,0 +1,165 @@
+"""The operations that are answered at once: a request in, the fields of its ``ok`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from game_agent.agents.agent import AskOptions
+from game_agent.errors import InvalidInput, TooLarge
+from game_agent.protocol import messages
+from game_agent.protocol.codec import Map
+from game_agent.protocol.limits import Limits
+from game_agent.server.backend import Agent, Backend
+
+_Operation = Callable[[Any], Map]
+
+
+class Heard(NamedTuple):
+    """An event's text, and who said it (None if nobody in particular)."""
+
+    text: str
+    speaker: str | None
+
+
+class Operations:
+    """Requests about worlds and agents, carried out on a runtime.
+
+    Each raises ``InvalidInput`` (``where`` is the field), ``Conflict``, ``TooLarge`` or
+    ``NotFound``; then nothing was changed.
+    """
+
+    def __init__(self, runtime: Backend, limits: Limits) -> None:
+        self._runtime = runtime
+        self._limits = limits
+        self._by_type: dict[type[messages.Request], _Operation] = {
+            messages.WorldPut: self._world_put,
+            messages.WorldPatch: self._world_patch,
+            messages.WorldGet: self._world_get,
+            messages.WorldDelete: self._world_delete,
+            messages.AgentPut: self._agent_put,
+            messages.AgentGet: self._agent_get,
+            messages.AgentDelete: self._agent_delete,
+            messages.AgentObserve: self._agent_observe,
+            messages.AgentWarm: self._agent_warm,
+            messages.AgentHistory: self._agent_history,
+        }
+
+    def run(self, request: messages.Request) -> Map:
+        """Carry out ``request``; return the fields of its reply."""
+        return self._by_type[type(request)](request)
+
+    def tick(self, request: messages.Tick) -> Map:
+        """Apply a tick's change; its asks are not looked at."""
+        world = self._runtime.get_world(request.world)
+        if request.patch is None and request.merge is None:
+            seq, blocks_changed = world.seq, 0
+            if request.seq is not None:
+                change = world.patch([], seq=request.seq)
+                seq, blocks_changed = change.seq, change.blocks_changed
+        else:
+            _one_of(patch=request.patch, merge=request.merge)
+            change = world.patch(request.patch, merge=request.merge, seq=request.seq)
+            seq, blocks_changed = change.seq, change.blocks_changed
+        return {"tick": request.tick, "seq": seq, "blocks_changed": blocks_changed}
+
+    def _world_put(self, request: messages.WorldPut) -> Map:
+        _not_offered(partition=request.partition)
+        _check_room("worlds", request.world, self._runtime.worlds, self._limits.max_worlds)
+        world = self._runtime.world(request.world, request.state, seq=request.seq)
+        return {"seq": world.seq, "blocks": world.num_blocks}
+
+    def _world_patch(self, request: messages.WorldPatch) -> Map:
+        _one_of(patch=request.patch, merge=request.merge)
+        world = self._runtime.get_world(request.world)
+        change = world.patch(request.patch, merge=request.merge, seq=request.seq)
+        return {
+            "seq": change.seq,
+            "blocks": change.blocks,
+            "blocks_changed": change.blocks_changed,
+        }
+
+    def _world_get(self, request: messages.WorldGet) -> Map:
+        world = self._runtime.get_world(request.world)
+        return {"state": world.state, "seq": world.seq}
+
+    def _world_delete(self, request: messages.WorldDelete) -> Map:
+        self._runtime.remove_world(request.world)
+        return {}
+
+    def _agent_put(self, request: messages.AgentPut) -> Map:
+        _not_offered(card=request.card, actions=request.actions)
+        if request.profile is None:
+            raise InvalidInput("an agent needs a profile, a text or a map", where="profile")
+        _check_room("agents", request.agent, self._runtime.agents, self._limits.max_agents)
+        self._runtime.agent(
+            request.agent,
+            world=request.world,
+            profile=request.profile,
+            sees=request.sees,
+            instructions=request.instructions,
+        )
+        return {}
+
+    def _agent_get(self, request: messages.AgentGet) -> Map:
+        return {"agent": self._runtime.get_agent(request.agent).name}
+
+    def _agent_delete(self, request: messages.AgentDelete) -> Map:
+        self._runtime.remove_agent(request.agent)
+        return {}
+
+    def _agent_observe(self, request: messages.AgentObserve) -> Map:
+        _one_of(agent=request.agent, agents=request.agents)
+        names = request.agents if request.agents is not None else (request.agent or "",)
+        # All are looked up first, so that one unknown name leaves no memory changed.
+        agents: list[Agent] = [self._runtime.get_agent(name) for name in names]
+        heard = read_event(request.event)
+        text = f"{heard.speaker}: {heard.text}" if heard.speaker else heard.text
+        for agent in agents:
+            agent.observe(text, request.game_time)
+        return {}
+
+    def _agent_warm(self, request: messages.AgentWarm) -> Map:
+        self._runtime.get_agent(request.agent).warm()
+        return {}
+
+    def _agent_history(self, request: messages.AgentHistory) -> Map:
+        return {"turns": self._runtime.get_agent(request.agent).history(request.last)}
+
+
+def ask_options(request: messages.Ask, modes: Sequence[str]) -> AskOptions:
+    """The settings of an ask, for a runtime that has ``modes``. Raises ``InvalidInput``."""
+    if request.kind != "say":
+        raise InvalidInput(f"{request.kind} is not offered by this server", where="kind")
+    for name in ("schema", "options"):
+        if getattr(request, name) is not None:
+            raise InvalidInput(f"{name} does not belong to an ask of kind say", where=name)
+    if request.mode is not None and request.mode not in modes:
+        raise InvalidInput(f"mode must be one of {', '.join(modes)}", where="mode")
+    return AskOptions(**{field.name: getattr(request, field.name) for field in fields(AskOptions)})
+
+
+def read_event(event: str | messages.Event) -> Heard:
+    """The wire's two spellings of an event as one."""
+    return Heard(event, None) if isinstance(event, str) else Heard(event.text, event.speaker)
+
+
+def _one_of(**given: object) -> None:
+    names = " and ".join(given)
+    if sum(value is not None for value in given.values()) != 1:
+        raise InvalidInput(f"exactly one of {names} is needed", where=next(iter(given)))
+
+
+def _not_offered(**given: object) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidInput(f"{name} is not offered by this server", where=name)
+
+
+def _check_room(kind: str, name: str, present: Collection[str], limit: int) -> None:
+    if name not in present and len(present) >= limit:
+        raise TooLarge(
+            f"there are {limit} {kind} already, the limit; delete one first",
+            where=kind.removesuffix("s"),
+        )

@@ -1,0 +1,243 @@
+"""One client: what it asked, what it is still owed. No I/O, time passed in.
+
+A request is *begun* once and *finished* once; what lies between is its pending state:
+
+    begin(id) ── new ──────> pending ── finish ──> queued ── sent ──> kept for replay_s
+        ├─ pending ────────> nothing: its reply is to come
+        └─ kept ───────────> queued again, unless it still is
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from game_agent.errors import Overloaded
+from game_agent.protocol import replies
+from game_agent.protocol.codec import encode
+from game_agent.protocol.limits import Limits
+from game_agent.protocol.replies import Id
+from game_agent.server.backend import Ask
+
+PIECE_OVERHEAD_BYTES = 64
+RETRY_AFTER_MS = 100
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A connection: ZeroMQ's name for it, and whether it speaks with an empty first frame (REQ)."""
+
+    routing_id: bytes
+    has_delimiter: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A request without a terminal reply. ``ask`` is set once the runtime has taken it up."""
+
+    ask: Ask | None = None
+    has_deadline: bool = False
+    num_pieces: int = 0
+
+
+@dataclass(slots=True)
+class _Queued:
+    """A reply that was not sent yet: a terminal one as ``frame``, or a piece of streamed text."""
+
+    id: Id | None
+    frame: bytes = b""
+    ev: str = ""
+    index: int = 0
+    text: str = ""
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A terminal reply for a repeated request."""
+
+    frame: bytes
+    finished_s: float
+
+
+class Session:
+    """The requests and replies of one client. Used by one thread."""
+
+    def __init__(self, token: str, peer: Peer, limits: Limits, replay_s: float, now_s: float):
+        self.token = token
+        self.peer: Peer | None = peer
+        self.last_seen_s = now_s
+        self._limits = limits
+        self._replay_s = replay_s
+        self._pending: dict[Id, _Pending] = {}
+        self._kept: OrderedDict[Id, _Kept] = OrderedDict()
+        self._kept_bytes = 0
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._queued_ends: set[Id] = set()
+        self._open_pieces: dict[Id, _Queued] = {}
+
+    @property
+    def num_pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def num_queued(self) -> int:
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._queued_bytes
+
+    @property
+    def is_flooded(self) -> bool:
+        """Whether the client asks on and on without reading its replies."""
+        return len(self._queue) > self._limits.max_queued_replies
+
+    @property
+    def has_deadline(self) -> bool:
+        """Whether an ask with a deadline is pending."""
+        return any(pending.has_deadline for pending in self._pending.values())
+
+    def begin(self, request_id: Id, now_s: float) -> bool:
+        """Take up a request. False: it is a repeated one and needs nothing more.
+
+        Raises ``Overloaded`` if too much is unanswered or unread; the request is then not begun.
+        """
+        self.forget(now_s)
+        if request_id in self._pending:
+            return False
+        if kept := self._kept.get(request_id):
+            if request_id not in self._queued_ends:
+                self._enqueue_end(request_id, kept.frame)
+            return False
+        if len(self._pending) >= self._limits.max_requests_in_flight:
+            raise Overloaded("too many requests are unanswered", retry_after_ms=RETRY_AFTER_MS)
+        if self._queued_bytes > self._limits.max_queued_bytes:
+            raise Overloaded("too many replies are unread", retry_after_ms=RETRY_AFTER_MS)
+        self._pending[request_id] = _Pending()
+        return True
+
+    def attach(self, request_id: Id, ask: Ask, *, has_deadline: bool) -> None:
+        """Say which ask of the runtime a pending request is."""
+        pending = self._pending[request_id]
+        pending.ask = ask
+        pending.has_deadline = has_deadline
+
+    def cancel(self, request_id: Id) -> bool:
+        """Cancel the ask of a pending request. False if there is none; its reply is to come."""
+        pending = self._pending.get(request_id)
+        if pending is None or pending.ask is None:
+            return False
+        pending.ask.cancel()
+        return True
+
+    def stream(self, request_id: Id, ev: str, text: str) -> None:
+        """Queue a piece of a pending request's text.
+
+        Pieces that wait are joined; above ``max_queued_bytes`` they are dropped, which shows as a
+        gap in their index.
+        """
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return
+        size = len(text.encode())
+        waiting = self._open_pieces.get(request_id)
+        if self._queued_bytes + size + PIECE_OVERHEAD_BYTES > self._limits.max_queued_bytes:
+            # Text after the gap must not be joined to text before it.
+            self._open_pieces.pop(request_id, None)
+            pending.num_pieces += 1
+        elif waiting is not None:
+            waiting.text += text
+            waiting.num_bytes += size
+            self._queued_bytes += size
+        else:
+            piece = _Queued(request_id, ev=ev, index=pending.num_pieces, text=text)
+            piece.num_bytes = size + PIECE_OVERHEAD_BYTES
+            pending.num_pieces += 1
+            self._open_pieces[request_id] = piece
+            self._enqueue(piece)
+
+    def finish(self, request_id: Id, frame: bytes, now_s: float, *, keep: bool = True) -> bool:
+        """Queue a pending request's terminal reply. False if it is not pending (any more).
+
+        ``keep`` False: the request may be tried again under the same id.
+        """
+        if self._pending.pop(request_id, None) is None:
+            return False
+        self._open_pieces.pop(request_id, None)
+        self._enqueue_end(request_id, frame)
+        if keep:
+            self._kept[request_id] = _Kept(frame, now_s)
+            self._kept_bytes += len(frame)
+            self.forget(now_s)
+        return True
+
+    def tell(self, frame: bytes, *, first: bool = False) -> None:
+        """Queue a reply that belongs to no begun request."""
+        self._enqueue(_Queued(None, frame, num_bytes=len(frame)), first=first)
+
+    def forget(self, now_s: float) -> None:
+        """Drop kept replies that are too old or too many."""
+        while self._kept:
+            request_id, kept = next(iter(self._kept.items()))
+            is_recent = now_s - kept.finished_s <= self._replay_s
+            if is_recent and self._kept_bytes <= self._limits.max_replay_bytes:
+                return
+            del self._kept[request_id]
+            self._kept_bytes -= len(kept.frame)
+
+    def peek(self) -> bytes | None:
+        """The next frame to send."""
+        if not self._queue:
+            return None
+        reply = self._queue[0]
+        if not reply.frame and reply.id is not None:
+            return encode(replies.piece(reply.id, reply.ev, reply.index, reply.text))
+        return reply.frame
+
+    def sent(self) -> None:
+        """The frame that ``peek`` showed is on its way."""
+        reply = self._queue.popleft()
+        self._queued_bytes -= reply.num_bytes
+        if reply.id is None:
+            return
+        if reply.frame:
+            self._queued_ends.discard(reply.id)
+        elif self._open_pieces.get(reply.id) is reply:
+            del self._open_pieces[reply.id]
+
+    def close(self) -> None:
+        """Cancel what is pending and free everything. Late ends of asks are ignored from now on."""
+        asks = [pending.ask for pending in self._pending.values()]
+        self._pending.clear()
+        self._kept.clear()
+        self._queue.clear()
+        self._queued_ends.clear()
+        self._open_pieces.clear()
+        self._kept_bytes = self._queued_bytes = 0
+        self.peer = None
+        _cancel(asks)
+
+    def cancel_all(self) -> None:
+        """Cancel every pending ask; their terminal replies are to come."""
+        _cancel(pending.ask for pending in self._pending.values())
+
+    def _enqueue_end(self, request_id: Id, frame: bytes) -> None:
+        self._queued_ends.add(request_id)
+        self._enqueue(_Queued(request_id, frame, num_bytes=len(frame)))
+
+    def _enqueue(self, reply: _Queued, *, first: bool = False) -> None:
+        if first:
+            self._queue.appendleft(reply)
+        else:
+            self._queue.append(reply)
+        self._queued_bytes += reply.num_bytes
+
+
+def _cancel(asks: Iterable[Ask | None]) -> None:
+    # A copy: a runtime may end an ask, and so change what it was taken from, inside cancel().
+    for ask in list(asks):
+        if ask is not None:
+            ask.cancel()

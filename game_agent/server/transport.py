@@ -1,0 +1,238 @@
+"""The server's sockets: one ROUTER for all peers, and a wake-up for the engine's thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+import zmq
+
+from game_agent.clock import Clock, SystemClock
+from game_agent.errors import Unavailable
+from game_agent.server.app import App
+from game_agent.server.backend import Backend
+from game_agent.server.session import Peer, Session
+from game_agent.server.settings import ServerSettings
+from game_agent.server.table import SessionTable
+
+logger = logging.getLogger(__name__)
+
+QUEUED_MESSAGES_PER_PEER = 64
+"""ZeroMQ's own queues stay short: what waits in a session can still be joined, dropped or freed."""
+MESSAGES_PER_TURN = 256
+IDLE_POLL_MS = 250
+BLOCKED_POLL_MS = 5
+LAST_WORDS_MS = 500
+
+
+class Server:
+    """Listens as soon as it is made; serves in ``run``, in the calling thread, until ``stop``.
+
+    Raises ``InvalidInput`` (settings) or ``Unavailable`` (the address is taken). A context manager
+    that closes the sockets.
+    """
+
+    def __init__(
+        self,
+        runtime: Backend,
+        settings: ServerSettings | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings or ServerSettings()
+        self._clock = clock or SystemClock()
+        self._sessions = SessionTable(self.settings, self._clock)
+        self._app = App(runtime, self._sessions, self.settings, self._clock, self._post)
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stopping_since_s: float | None = None
+        self._is_asked_to_stop = False
+        # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
+        self._wake_lock = threading.RLock()
+        self._context = zmq.Context()
+        self._woken, self._waker = _wake_pair(self._context)
+        self._router = _router(self._context, self.settings)
+        try:
+            self.endpoint = _bind(self._router, self.settings.bind)
+        except zmq.ZMQError as error:
+            self.close()
+            raise Unavailable(
+                f"cannot listen at {self.settings.bind}: {error}; is a server running there?"
+            ) from error
+
+    def run(self) -> None:
+        """Serve until ``stop`` was called and what ran then has ended (``drain_s`` at most)."""
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._woken, zmq.POLLIN)
+        is_blocked = False
+        while not self._is_finished():
+            ready = dict(poller.poll(BLOCKED_POLL_MS if is_blocked else IDLE_POLL_MS))
+            if self._woken in ready:
+                self._woken.recv()
+            if self._router in ready:
+                self._receive()
+            self._run_posted()
+            self._sessions.expire()
+            is_blocked = self._send()
+
+    def stop(self) -> None:
+        """Make ``run`` end soon. From any thread or a signal handler; may be called again."""
+        self._is_asked_to_stop = True
+        self._wake()
+
+    def close(self) -> None:
+        """Close the sockets and the sessions. Only when ``run`` has ended or was never called."""
+        for session in self._sessions:
+            self._sessions.close(session)
+        with self._wake_lock:
+            self._router.close(linger=LAST_WORDS_MS)
+            self._context.destroy(linger=0)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self._inbox.put(call)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._wake_lock:
+            if self._waker.closed:
+                return
+            try:
+                self._waker.send(b"", zmq.NOBLOCK)
+            except zmq.Again:
+                # A wake-up is waiting already; one is enough.
+                return
+
+    def _run_posted(self) -> None:
+        for _ in range(self._inbox.qsize()):
+            self._inbox.get_nowait()()
+
+    def _receive(self) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            try:
+                routing_id, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            has_delimiter = len(frames) > 1 and frames[0] == b""
+            peer = Peer(routing_id, has_delimiter)
+            refusal = self._app.receive(peer, frames[1:] if has_delimiter else frames)
+            if refusal is not None:
+                self._send_to(peer, refusal)
+
+    def _send(self) -> bool:
+        """Send what waits. True if somebody's queue is full, so that it must be tried again."""
+        is_blocked = False
+        for session in self._sessions:
+            is_blocked |= self._send_session(session)
+        return is_blocked
+
+    def _send_session(self, session: Session) -> bool:
+        while session.peer is not None and (frame := session.peek()) is not None:
+            is_sent = self._send_to(session.peer, frame)
+            if is_sent is None:
+                self._sessions.disconnect(session)
+            elif is_sent:
+                session.sent()
+            else:
+                return True
+        return False
+
+    def _send_to(self, peer: Peer, frame: bytes) -> bool | None:
+        """True: sent. False: its queue is full. None: it is gone."""
+        delimiter = [b""] if peer.has_delimiter else []
+        try:
+            self._router.send_multipart([peer.routing_id, *delimiter, frame], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            return None
+        return True
+
+    def _is_finished(self) -> bool:
+        if not self._is_asked_to_stop:
+            return False
+        now_s = self._clock.now_s()
+        if self._stopping_since_s is None:
+            self._stopping_since_s = now_s
+            self._app.is_draining = True
+        waited_s = now_s - self._stopping_since_s
+        if waited_s >= self.settings.drain_s:
+            for session in self._sessions:
+                session.cancel_all()
+        is_idle = all(
+            not session.num_pending and (session.peer is None or not session.num_queued)
+            for session in self._sessions
+        )
+        return is_idle or waited_s >= self.settings.drain_s + LAST_WORDS_MS / 1000
+
+
+def serve(runtime: Backend, settings: ServerSettings | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. Call it from the main thread, which handles signals.
+
+    Raises as ``Server`` does.
+    """
+    with Server(runtime, settings) as server:
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            server.stop()
+
+        before = {
+            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            logger.info("listening at %s", server.endpoint)
+            server.run()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _wake_pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], ...]:
+    """Two ends of an in-process pipe that holds a single wake-up or a few."""
+    woken, waker = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    woken.rcvhwm = waker.sndhwm = 1
+    woken.bind("inproc://wake")
+    waker.connect("inproc://wake")
+    return woken, waker
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]], settings: ServerSettings) -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    # Without ROUTER_MANDATORY, replies to peers that are gone or slow would vanish unnoticed.
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.MAXMSGSIZE, settings.limits.max_frame_bytes)
+    router.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES_PER_PEER)
+    router.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES_PER_PEER)
+    router.setsockopt(zmq.IPV6, int("[" in settings.bind))
+    return router
+
+
+def _bind(router: zmq.Socket[bytes], bind: str) -> str:
+    """Bind; return the address with its port number. An ipc file is its owner's alone."""
+    if bind.startswith("ipc://"):
+        umask = os.umask(0o177)
+        try:
+            router.bind(bind)
+        finally:
+            os.umask(umask)
+    else:
+        router.bind(bind)
+    return router.getsockopt_string(zmq.LAST_ENDPOINT)

@@ -1,0 +1,54 @@
+"""Types of the compiled module (kernels/src/module.cpp). Tensors come as addresses."""
+
+import numpy as np
+import numpy.typing as npt
+
+class Schedule:
+    def __init__(
+        self,
+        run_rows: npt.NDArray[np.int32],
+        run_segments: npt.NDArray[np.int32],
+        page_starts: npt.NDArray[np.int32],
+        pages: npt.NDArray[np.int32],
+        lengths: npt.NDArray[np.int32],
+        positions: npt.NDArray[np.int32],
+        cos: npt.NDArray[np.float32],
+        sin: npt.NDArray[np.float32],
+        row_positions: npt.NDArray[np.int32],
+        heads: int,
+        kv_heads: int,
+        dim: int,
+    ) -> None: ...
+    def attend(
+        self, q: int, keys: int, values: int, out: int, scale: float, bfloat16: bool
+    ) -> None: ...
+    @property
+    def num_parts(self) -> int: ...
+
+def norm(
+    x: int, residual: int, weight: int, out: int, sum: int, rows: int, dim: int, eps: float
+) -> None: ...
+def silu_mul(gate_up: int, out: int, rows: int, inner: int) -> None: ...
+def rope_store(
+    qkv: int,
+    cos: int,
+    sin: int,
+    slots: int,
+    keys: int,
+    values: int,
+    q_norm: int,
+    k_norm: int,
+    q_out: int,
+    rows: int,
+    num_pages: int,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    half: int,
+    eps: float,
+) -> None: ...
+def num_threads() -> int: ...
+def set_num_threads(count: int) -> None: ...
+def instruction_sets() -> list[str]: ...
+def instruction_set() -> str: ...
+def set_instruction_set(name: str) -> None: ...

@@ -1,0 +1,49 @@
+"""What the wrappers of the compiled CPU kernels have in common.
+
+Importing this module raises ``ImportError`` where the extension was not built.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from game_agent_kernels import _cpu
+
+_cpu.set_num_threads(torch.get_num_threads())
+
+
+def takes(*tensors: Tensor | None) -> bool:
+    """Whether the compiled element-wise kernels take these: contiguous float32 in main memory.
+
+    Where a gradient is wanted they do not: they would cut it off without a word.
+    """
+    recording = torch.is_grad_enabled()
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.dtype != torch.float32 or not tensor.is_cpu or not tensor.is_contiguous():
+            return False
+        if recording and tensor.requires_grad:
+            return False
+    return True
+
+
+def set_num_threads(count: int) -> None:
+    """Threads of the compiled kernels, the caller's included; at first torch's number."""
+    _cpu.set_num_threads(count)
+
+
+def num_threads() -> int:
+    """How many threads the compiled kernels use."""
+    return _cpu.num_threads()
+
+
+def instruction_sets() -> list[str]:
+    """Copies of the kernels that this processor runs, the fastest first: avx512, avx2, plain."""
+    return _cpu.instruction_sets()
+
+
+def set_instruction_set(name: str) -> None:
+    """Use another copy than the fastest, to test it. Raises ``ValueError`` for an unknown one."""
+    _cpu.set_instruction_set(name)

@@ -1,0 +1,95 @@
+"""Compiled: SIMD, threads, work split evenly by rows times keys (kernels/src)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from game_agent_kernels import _cpu
+from game_agent_kernels.plan import PAGE_TOKENS, Plan
+from game_agent_kernels.segment_attention import reference
+
+
+def segment_attention(
+    q: Tensor, k_pages: Tensor, v_pages: Tensor, plan: Plan, scale: float
+) -> Tensor:
+    """Same contract as the reference, for tensors in main memory.
+
+    Pages are float32 or bfloat16; queries of another type are converted to float32 and back. Where
+    a gradient is wanted the reference computes.
+
+    Raises ``TypeError`` for another type or device, ``ValueError`` for tensors that are not
+    contiguous, shapes that do not belong together, a head dim that is odd or above 256, and a plan
+    that points outside its arrays or the pages.
+    """
+    if torch.is_grad_enabled() and (q.requires_grad or k_pages.requires_grad):
+        return reference.segment_attention(q, k_pages, v_pages, plan, scale)
+    _check_tensors(q, k_pages, v_pages)
+    queries = q.float().contiguous() if q.dtype != torch.float32 else q
+    schedule = _schedule(plan, q, k_pages)
+    out = torch.empty_like(queries)
+    schedule.attend(
+        queries.data_ptr(),
+        k_pages.data_ptr(),
+        v_pages.data_ptr(),
+        out.data_ptr(),
+        scale,
+        k_pages.dtype == torch.bfloat16,
+    )
+    return out.to(q.dtype)
+
+
+def _check_tensors(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
+    if not (q.is_cpu and k_pages.is_cpu and v_pages.is_cpu):
+        raise TypeError("the CPU kernel takes tensors in main memory only")
+    if k_pages.dtype not in (torch.float32, torch.bfloat16) or v_pages.dtype != k_pages.dtype:
+        raise TypeError(
+            f"pages must be float32 or bfloat16, keys and values alike, not {k_pages.dtype} "
+            f"and {v_pages.dtype}"
+        )
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise TypeError(f"queries must be float32, bfloat16 or float16, not {q.dtype}")
+    if not (q.is_contiguous() and k_pages.is_contiguous() and v_pages.is_contiguous()):
+        raise ValueError("q, k_pages and v_pages must be contiguous")
+    if q.ndim != 3 or k_pages.ndim != 4:
+        raise ValueError("q must be [tokens, heads, dim] and k_pages have 4 dimensions")
+    pages, kv_heads = k_pages.shape[:2]
+    dim = q.shape[2]
+    if k_pages.shape != (pages, kv_heads, dim, PAGE_TOKENS):
+        raise ValueError(
+            f"k_pages {list(k_pages.shape)} must be [pages, kv_heads, {dim}, {PAGE_TOKENS}]"
+        )
+    if v_pages.shape != (pages, kv_heads, PAGE_TOKENS, dim):
+        raise ValueError(
+            f"v_pages {list(v_pages.shape)} must be {[pages, kv_heads, PAGE_TOKENS, dim]}"
+        )
+
+
+def _schedule(plan: Plan, q: Tensor, k_pages: Tensor) -> _cpu.Schedule:
+    """The plan's division into parts, made and checked once and kept with the plan."""
+    rows, heads, dim = q.shape
+    num_pages, kv_heads = k_pages.shape[:2]
+    if rows != plan.num_rows:
+        raise ValueError(f"q has {rows} rows, the plan {plan.num_rows}")
+    key = ("cpu", heads, kv_heads, dim, num_pages)
+    schedule = plan.derived.get(key)
+    if isinstance(schedule, _cpu.Schedule):
+        return schedule
+    plan.check(num_pages)
+    seg = plan.segments
+    schedule = _cpu.Schedule(
+        plan.run_rows,
+        plan.run_segments,
+        seg.page_starts,
+        seg.pages,
+        seg.lengths,
+        seg.positions,
+        seg.cos,
+        seg.sin,
+        plan.row_positions,
+        heads,
+        kv_heads,
+        dim,
+    )
+    plan.derived[key] = schedule
+    return schedule

@@ -1,0 +1,84 @@
+#include "instruction_set.hpp"
+
+#include <atomic>
+#include <stdexcept>
+
+#if defined(GAME_AGENT_X86) && defined(_MSC_VER)
+#include <immintrin.h>
+#include <intrin.h>
+#endif
+
+namespace game_agent {
+
+namespace {
+
+#if defined(GAME_AGENT_X86) && defined(_MSC_VER)
+
+// Bits of CPUID leaf 7 EBX and of the state that the system saves (XCR0).
+bool has(int leaf7_ebx, unsigned long long saved) {
+  int regs[4];
+  __cpuid(regs, 0);
+  if (regs[0] < 7) return false;
+  __cpuid(regs, 1);
+  constexpr int kFma = 1 << 12, kXsave = 1 << 27;
+  if ((regs[2] & kFma) == 0 || (regs[2] & kXsave) == 0) return false;
+  if ((_xgetbv(0) & saved) != saved) return false;
+  __cpuidex(regs, 7, 0);
+  return (regs[1] & leaf7_ebx) == leaf7_ebx;
+}
+bool has_avx2() { return has(1 << 5, 0x6); }
+bool has_avx512() {
+  constexpr int kF = 1 << 16, kDq = 1 << 17, kBw = 1 << 30, kVl = static_cast<int>(1u << 31);
+  return has(kF | kDq | kBw | kVl, 0xe6);
+}
+
+#elif defined(GAME_AGENT_X86)
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+
+#endif
+
+const std::vector<const KernelTable*>& tables() {
+  static const std::vector<const KernelTable*> found = [] {
+    std::vector<const KernelTable*> out;
+#if defined(GAME_AGENT_X86)
+    if (has_avx512()) out.push_back(&avx512_kernels());
+    if (has_avx2()) out.push_back(&avx2_kernels());
+#endif
+    out.push_back(&plain_kernels());
+    return out;
+  }();
+  return found;
+}
+
+std::atomic<const KernelTable*>& chosen() {
+  static std::atomic<const KernelTable*> table{tables().front()};
+  return table;
+}
+
+}  // namespace
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const KernelTable* table : tables()) names.emplace_back(table->name);
+  return names;
+}
+
+const KernelTable& kernels() { return *chosen().load(std::memory_order_relaxed); }
+
+void set_instruction_set(const std::string& name) {
+  for (const KernelTable* table : tables()) {
+    if (name == table->name) {
+      chosen() = table;
+      return;
+    }
+  }
+  throw std::invalid_argument("this processor has no instruction set '" + name +
+                              "' that the kernels know; see instruction_sets()");
+}
+
+}  // namespace game_agent

@@ -1,0 +1,157 @@
+// Python bindings: game_agent_kernels._cpu. Tensors come as addresses, which cost a hundredth of a
+// DLPack exchange; the Python wrappers have checked their types, shapes and strides.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "instruction_set.hpp"
+#include "schedule.hpp"
+#include "thread_pool.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace game_agent {
+namespace {
+
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
+
+template <typename T>
+T* pointer(uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void make_schedule(Schedule* self, Ints run_rows, Ints run_segments, Ints page_starts, Ints pages,
+                   Ints lengths, Ints positions, Floats cos, Floats sin, Ints row_positions,
+                   int heads, int kv_heads, int dim) {
+  const auto half = static_cast<int>(cos.shape(1));
+  if (dim < 2 || dim > kMaxDim || dim % 2 != 0) {
+    throw std::invalid_argument("head dim " + std::to_string(dim) +
+                                " is not supported: it must be even and at most 256");
+  }
+  if (kv_heads < 1 || heads < 1 || heads % kv_heads != 0) {
+    throw std::invalid_argument(std::to_string(heads) + " heads cannot share " +
+                                std::to_string(kv_heads) + " KV heads evenly");
+  }
+  if (2 * half > dim) {
+    throw std::invalid_argument("the plan's angles have " + std::to_string(half) +
+                                " columns, more than half the head dim " + std::to_string(dim));
+  }
+  const PlanView view = {static_cast<int>(run_rows.size()) - 1,
+                         static_cast<int>(lengths.size()),
+                         half,
+                         run_rows.data(),
+                         run_segments.data(),
+                         page_starts.data(),
+                         pages.data(),
+                         lengths.data(),
+                         positions.data(),
+                         cos.data(),
+                         sin.data(),
+                         row_positions.data()};
+  const nb::gil_scoped_release release;
+  new (self) Schedule(view, heads, kv_heads, dim);
+}
+
+void attend(const Schedule& self, uintptr_t q, uintptr_t keys, uintptr_t values, uintptr_t out,
+            float scale, bool bfloat16) {
+  self.attend(pointer<const float>(q), pointer<const void>(keys), pointer<const void>(values),
+              bfloat16 ? PageType::bf16 : PageType::f32, scale, pointer<float>(out));
+}
+
+// Calls body(first_row, last_row) on chunks of rows; small work stays on this thread.
+template <typename F>
+void for_row_chunks(int64_t rows, int64_t row_floats, const F& body) {
+  constexpr int64_t kChunkFloats = 32768;
+  const int64_t chunk = std::max<int64_t>(1, kChunkFloats / std::max<int64_t>(1, row_floats));
+  ThreadPool::shared().parallel_for((rows + chunk - 1) / chunk, [&](int64_t i) {
+    body(i * chunk, std::min(rows, (i + 1) * chunk));
+  });
+}
+
+// residual and sum are 0 for a plain norm.
+void norm(uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t out, uintptr_t sum,
+          int64_t rows, int64_t dim, float eps) {
+  const NormCall call = {pointer<const float>(x),
+                         pointer<const float>(residual),
+                         pointer<const float>(weight),
+                         pointer<float>(out),
+                         pointer<float>(sum),
+                         dim,
+                         eps};
+  const KernelTable& table = kernels();
+  for_row_chunks(rows, dim, [&](int64_t first, int64_t last) { table.norm(call, first, last); });
+}
+
+void silu_mul(uintptr_t gate_up, uintptr_t out, int64_t rows, int64_t inner) {
+  const KernelTable& table = kernels();
+  for_row_chunks(rows, 4 * inner, [&](int64_t first, int64_t last) {
+    table.silu_mul(pointer<const float>(gate_up), pointer<float>(out), inner, first, last);
+  });
+}
+
+void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, uintptr_t keys,
+                uintptr_t values, uintptr_t q_norm, uintptr_t k_norm, uintptr_t q_out,
+                int64_t rows, int64_t num_pages, int heads, int kv_heads, int dim, int half,
+                float eps) {
+  const RopeStoreCall call = {pointer<const float>(qkv),
+                              pointer<const float>(cos),
+                              pointer<const float>(sin),
+                              pointer<const int64_t>(slots),
+                              pointer<float>(keys),
+                              pointer<float>(values),
+                              pointer<const float>(q_norm),
+                              pointer<const float>(k_norm),
+                              pointer<float>(q_out),
+                              heads,
+                              kv_heads,
+                              dim,
+                              half,
+                              eps};
+  for (int64_t row = 0; row < rows; ++row) {
+    if (call.slots[row] < 0 || call.slots[row] >= num_pages * kPageTokens) {
+      throw std::out_of_range("row " + std::to_string(row) + " is written to slot " +
+                              std::to_string(call.slots[row]) + ", outside the " +
+                              std::to_string(num_pages) + " pages");
+    }
+  }
+  const KernelTable& table = kernels();
+  const int64_t row_floats = static_cast<int64_t>(heads + 2 * kv_heads) * dim;
+  for_row_chunks(rows, row_floats, [&](int64_t first, int64_t last) {
+    table.rope_store(call, first, last);
+  });
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, m) {
+  nb::class_<Schedule>(m, "Schedule")
+      .def("__init__", &make_schedule, "run_rows"_a.noconvert(), "run_segments"_a.noconvert(),
+           "page_starts"_a.noconvert(), "pages"_a.noconvert(), "lengths"_a.noconvert(),
+           "positions"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(),
+           "row_positions"_a.noconvert(), "heads"_a, "kv_heads"_a, "dim"_a)
+      .def("attend", &attend, "q"_a, "keys"_a, "values"_a, "out"_a, "scale"_a, "bfloat16"_a,
+           ReleaseGil())
+      .def_prop_ro("num_parts", &Schedule::num_parts);
+  m.def("norm", &norm, "x"_a, "residual"_a, "weight"_a, "out"_a, "sum"_a, "rows"_a, "dim"_a,
+        "eps"_a, ReleaseGil());
+  m.def("silu_mul", &silu_mul, "gate_up"_a, "out"_a, "rows"_a, "inner"_a, ReleaseGil());
+  m.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "keys"_a, "values"_a,
+        "q_norm"_a, "k_norm"_a, "q_out"_a, "rows"_a, "num_pages"_a, "heads"_a, "kv_heads"_a,
+        "dim"_a, "half"_a, "eps"_a, ReleaseGil());
+  m.def("num_threads", [] { return ThreadPool::shared().num_threads(); });
+  m.def(
+      "set_num_threads", [](int count) { ThreadPool::shared().set_num_threads(count); }, "count"_a,
+      ReleaseGil());
+  m.def("instruction_sets", &instruction_sets);
+  m.def("instruction_set", [] { return std::string(kernels().name); });
+  m.def("set_instruction_set", &set_instruction_set, "name"_a);
+}
+
+}  // namespace game_agent

@@ -1,0 +1,34 @@
+"""A real server on a free port, in a thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fakes import FakeRuntime
+
+from game_agent.protocol.limits import Limits
+from game_agent.server import Server, ServerSettings
+
+ANY_PORT = "tcp://127.0.0.1:*"
+PATIENCE_S = 20.0
+
+
+@contextmanager
+def running(
+    runtime: FakeRuntime, *, limits: Limits | None = None, drain_s: float = 0.0
+) -> Iterator[Server]:
+    """Serve ``runtime`` until the block ends. It has the world ``w`` and the agent ``ann``."""
+    runtime.world("w", {"a": 1})
+    runtime.agent("ann", world="w", profile="")
+    settings = ServerSettings(bind=ANY_PORT, limits=limits or Limits(), drain_s=drain_s)
+    with Server(runtime, settings) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+            thread.join(PATIENCE_S)
+        assert not thread.is_alive()

@@ -1,0 +1,238 @@
+"""The server over real sockets, spoken to in plain ZeroMQ and MessagePack."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import stat
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+import zmq
+from fakes import FakeRuntime
+from serving import ANY_PORT, PATIENCE_S, running
+
+from game_agent.errors import InvalidInput, Unavailable
+from game_agent.protocol.limits import Limits
+from game_agent.server import Server, ServerSettings, serve
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+class Wire:
+    """A socket that speaks maps."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, kind: int = zmq.DEALER
+    ) -> None:
+        self.socket = context.socket(kind)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, round(PATIENCE_S * 1000))
+        self.socket.connect(endpoint)
+
+    def send(self, **fields: Any) -> None:
+        self.socket.send(msgpack.packb({"v": 1, **fields}))
+
+    def read(self) -> dict[str, Any]:
+        reply: dict[str, Any] = msgpack.unpackb(self.socket.recv())
+        return reply
+
+    def ask_for(self, **fields: Any) -> dict[str, Any]:
+        self.send(**fields)
+        return self.read()
+
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+def test_dealer_and_req(context: Context) -> None:
+    with running(FakeRuntime(is_instant=True)) as server:
+        for kind in (zmq.DEALER, zmq.REQ):
+            wire = Wire(context, server.endpoint, kind)
+            assert wire.ask_for(id=1, op="hello")["ev"] == "ok"
+            assert wire.ask_for(id=2, op="ask", agent="ann", event="x")["text"] == "ann heard x."
+        stream = wire.ask_for(id=3, op="ask", agent="ann", event="x", stream=True)
+        assert stream["where"] == "stream"
+
+
+def test_an_empty_first_frame_is_mirrored(context: Context) -> None:
+    with running(FakeRuntime()) as server:
+        wire = Wire(context, server.endpoint)
+        wire.socket.send_multipart([b"", msgpack.packb({"v": 1, "id": 1, "op": "ping"})])
+        first, frame = wire.socket.recv_multipart()
+        assert (first, msgpack.unpackb(frame)["ev"]) == (b"", "ok")
+
+
+def test_an_answer_comes_from_another_thread(context: Context) -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server:
+        wire = Wire(context, server.endpoint)
+        wire.send(id=1, op="ask", agent="ann", event="x", stream=True)
+        assert wire.ask_for(id=2, op="ping")["id"] == 2
+        for text in ("ann ", "heard "):
+            runtime.step()
+            assert wire.read()["text"] == text
+        runtime.finish()
+        assert [wire.read()["ev"] for _ in range(2)] == ["token", "done"]
+
+
+def test_a_frame_above_the_limit_closes_that_connection_only(context: Context) -> None:
+    with running(FakeRuntime(), limits=Limits(max_frame_bytes=1000)) as server:
+        good, bad = Wire(context, server.endpoint), Wire(context, server.endpoint)
+        assert bad.ask_for(id=1, op="ping")["ev"] == "ok"
+        monitor = bad.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        bad.send(id=2, op="ping", client="x" * 2000)
+        assert monitor.poll(round(PATIENCE_S * 1000))
+        bad.socket.disable_monitor()
+        assert good.ask_for(id=1, op="ping")["ev"] == "ok"
+        assert "too_large" not in str(good.ask_for(id=2, op="stats"))
+
+
+def test_a_session_is_resumed_over_a_new_connection(context: Context) -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server:
+        old = Wire(context, server.endpoint)
+        token = old.ask_for(id=1, op="hello")["session"]
+        old.send(id=2, op="ask", agent="ann", event="x")
+        assert old.ask_for(id=3, op="ping")["id"] == 3
+        old.socket.close()
+        runtime.finish()
+        new = Wire(context, server.endpoint)
+        new.send(id=1, op="hello", session=token)
+        new.send(id=2, op="ask", agent="ann", event="x")
+        replies = {reply["id"]: reply for reply in (new.read(), new.read())}
+        assert replies[1]["resumed"]
+        assert replies[2]["text"] == "ann heard x."
+        assert len(runtime.asks) == 1
+
+
+def test_replies_to_a_peer_that_left_hurt_nobody(context: Context) -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server:
+        gone, here = Wire(context, server.endpoint), Wire(context, server.endpoint)
+        gone.send(id=1, op="ask", agent="ann", event="x", stream=True)
+        assert gone.ask_for(id=2, op="ping")["id"] == 2
+        gone.socket.close()
+        here.send(id=1, op="ask", agent="ann", event="y")
+        assert here.ask_for(id=2, op="ping")["id"] == 2
+        runtime.finish()
+        assert here.read()["text"] == "ann heard y."
+
+
+def test_a_slow_reader_delays_nobody(context: Context) -> None:
+    with running(FakeRuntime()) as server:
+        slow, quick = Wire(context, server.endpoint), Wire(context, server.endpoint)
+        slow.socket.setsockopt(zmq.RCVHWM, 1)
+        for request_id in range(200):
+            slow.send(id=request_id, op="world.get", world="w")
+        assert quick.ask_for(id=1, op="ping")["ev"] == "ok"
+        assert [slow.read()["id"] for _ in range(200)] == list(range(200))
+
+
+def test_garbage_over_the_wire(context: Context) -> None:
+    chance = random.Random(3)
+    with running(FakeRuntime()) as server:
+        wire = Wire(context, server.endpoint)
+        for _ in range(50):
+            wire.socket.send_multipart(
+                [chance.randbytes(chance.randrange(30)) for _ in range(chance.randint(1, 3))]
+            )
+            assert wire.read()["ev"] == "error"
+        assert wire.ask_for(id=1, op="ping")["ev"] == "ok"
+
+
+def test_stopping_lets_a_running_ask_end(context: Context) -> None:
+    runtime = FakeRuntime()
+    with running(runtime, drain_s=PATIENCE_S) as server:
+        wire = Wire(context, server.endpoint)
+        wire.send(id=1, op="ask", agent="ann", event="x")
+        assert wire.ask_for(id=2, op="ping")["id"] == 2
+        server.stop()
+        runtime.finish()
+        assert wire.read()["finish_reason"] == "stop"
+
+
+def test_stopping_cancels_what_takes_too_long(context: Context) -> None:
+    with running(FakeRuntime(), drain_s=0.0) as server:
+        wire = Wire(context, server.endpoint)
+        wire.send(id=1, op="ask", agent="ann", event="x")
+        assert wire.ask_for(id=2, op="ping")["id"] == 2
+        server.stop()
+        assert wire.read()["finish_reason"] == "cancelled"
+        server.stop()
+
+
+def test_stop_after_close_does_nothing() -> None:
+    server = Server(FakeRuntime(), ServerSettings(bind=ANY_PORT))
+    server.close()
+    server.stop()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send a signal to itself")
+def test_serve_ends_at_a_signal(context: Context, tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/socket"
+    before = signal.getsignal(signal.SIGTERM)
+
+    def stop_it() -> None:
+        wire = Wire(context, endpoint)
+        assert wire.ask_for(id=1, op="ping")["ev"] == "ok"
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop_it)
+    thread.start()
+    serve(FakeRuntime(), ServerSettings(bind=endpoint))
+    thread.join(PATIENCE_S)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no ipc sockets in ZeroMQ")
+def test_an_ipc_socket_is_the_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with Server(FakeRuntime(), ServerSettings(bind=f"ipc://{path}")) as server:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+        assert server.endpoint == f"ipc://{path}"
+
+
+def test_an_address_in_use_is_a_clear_error() -> None:
+    with (
+        Server(FakeRuntime(), ServerSettings(bind=ANY_PORT)) as server,
+        pytest.raises(Unavailable, match="is a server running there"),
+    ):
+        Server(FakeRuntime(), ServerSettings(bind=server.endpoint))
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["tcp://0.0.0.0:5761", "tcp://*:5761", "tcp://192.168.0.1:5761", "tcp://localhost:5761"]
+    + ["tcp://[::]:5761", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://127.0.0.1:70000"]
+    + ["udp://127.0.0.1:1", "127.0.0.1:5761", "ipc://", "ipc://@name", "ipc://*"],
+)
+def test_an_address_that_is_not_ours_alone_is_refused(bind: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        ServerSettings(bind=bind)
+    assert caught.value.where == "bind"
+
+
+@pytest.mark.parametrize("bind", ["tcp://127.0.0.1:0", "tcp://127.1.2.3:*", "tcp://[::1]:5761"])
+def test_loopback_addresses_are_accepted(bind: str) -> None:
+    assert ServerSettings(bind=bind).bind == bind
+
+
+@pytest.mark.parametrize(
+    "field", [{"expiry_ms": 59_999}, {"heartbeat_ms": 0}, {"replay_s": -1.0}, {"drain_s": -1.0}]
+)
+def test_durations_are_checked(field: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        ServerSettings(**field)
+    assert caught.value.where in field
