@@ -1,7 +1,8 @@
 """GFLOP/s of the compiled attention kernel beside torch's, in the same run.
 
-``python bench/kernels.py [--threads N] [--repeats N]``. A kernel whose answer is not the reference's
-is not timed: the program ends with status 1. Times are the median of alternating repeats.
+``python bench/kernels.py [--threads N] [--repeats N]``. A kernel whose answer is not the
+reference's is not timed: the program ends with status 1. Times are medians of
+alternating repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "kernels")]
+sys.path.insert(0, str(ROOT / "tests"))
 
 from kernel_plans import PlanBuilder, RunShape  # noqa: E402
 
@@ -35,7 +36,7 @@ TOLERANCE = 2e-5
 
 @dataclass(frozen=True)
 class Case:
-    """Runs of equal shape over ``num_blocks`` blocks of ``block_tokens``; 0 blocks: causal alone."""
+    """Runs of equal shape over ``num_blocks`` blocks of ``block_tokens``; 0: causal alone."""
 
     name: str
     dim: int
@@ -143,7 +144,9 @@ def main(threads: int = 2, repeats: int = 15, only: str = "") -> None:
     torch.set_num_threads(threads)
     set_num_threads(threads)
     sets = native.instruction_sets()
-    table = Table(title=f"{sets[0]}, {threads} threads, {HEADS} heads, {KV_HEADS} KV heads, float32")
+    table = Table(
+        title=f"{sets[0]}, {threads} threads, {HEADS} heads, {KV_HEADS} KV heads, float32"
+    )
     for column in ("case", "dim", "ms", "GFLOP/s", "torch ms", "torch GFLOP/s", "ratio"):
         table.add_column(column, justify="left" if column == "case" else "right")
     cases = [case for case in CASES if only in case.name]

@@ -11,7 +11,6 @@ from typing import Annotated, Optional
 import torch
 import typer
 from game_agent_demos import demo as textworld_demo
-from game_agent_kernels.dispatch import set_num_threads
 from rich.console import Console
 
 from game_agent.chat import PROFILE, Chat
@@ -22,6 +21,7 @@ from game_agent.runtime import Runtime
 from game_agent.server import ServerSettings
 from game_agent.server import serve as run_server
 from game_agent.training.bundled import train_bundled
+from game_agent_kernels.dispatch import set_num_threads
 
 app = typer.Typer(
     help="Game characters that think and speak in real time.",

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from game_agent.agents.agent import Agent, AskOptions
+from game_agent.agents.agent import Agent
 from game_agent.agents.character import Character
 from game_agent.agents.patch import Json
 from game_agent.agents.prompt import BlockCache
@@ -179,11 +179,6 @@ class Runtime:
         with self.lock:
             self.get_agent(name).close()
             del self._agents[name]
-
-    @staticmethod
-    def ask_options(**fields: Any) -> AskOptions:
-        """:class:`AskOptions` of plain values. Raises :class:`InvalidInput` for a wrong one."""
-        return AskOptions(**fields)
 
     def stats(self) -> dict[str, object]:
         """Counters, latency quantiles and cache figures, as plain values."""

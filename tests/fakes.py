@@ -66,7 +66,7 @@ class FakeWorld:
         try:
             state = {**state, **merge} if merge is not None else jsonpatch.apply_patch(state, ops)
         except Exception as error:
-            raise InvalidInput(f"the patch does not apply: {error}", where="patch") from error
+            raise InvalidInput(f"the patch does not apply: {error}", where="/0/path") from error
         if not isinstance(state, dict):
             raise InvalidInput("the state must stay a map", where="patch")
         self.state, self.seq = state, self.seq + 1
@@ -253,3 +253,13 @@ class Desk:
     def run_posted(self) -> None:
         while self.posted:
             self.posted.pop(0)()
+
+
+def an_ask(request_id: Any, agent: str = "ann", **fields: Any) -> dict[str, Any]:
+    """One of the asks of a tick."""
+    return {"id": request_id, "agent": agent, "event": "hi", **fields}
+
+
+def brief(reply: dict[str, Any]) -> tuple[Any, ...]:
+    """What matters of a terminal reply."""
+    return (reply["id"], reply["ev"], reply.get("code"), reply.get("where"))

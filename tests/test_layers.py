@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"protocol"},
     "server": {"protocol", "runtime", "agents"},
     "training": {"agents", "text", "model", "runtime"},
-    "cli": {"server", "client", "runtime", "agents", "training", "engine", "model", "demos"},
+    "chat": {"runtime", "agents"},
+    "cli": {"chat", "server", "runtime", "engine", "training", "demos", "kernels"},
     "demos": {"client", "runtime", "server", "agents"},
     "bench": {"runtime", "engine", "model", "blocks", "kernels"},
     **dict.fromkeys(FOUNDATIONS, FOUNDATIONS),
@@ -57,8 +58,8 @@ def imported_rooms(path: Path) -> Iterator[str]:
                 yield rest.partition(".")[0] or "runtime"
             elif head == "game_agent_kernels":
                 yield "kernels"
-            elif head in ("demos", "bench"):
-                yield head
+            elif head == "game_agent_demos":
+                yield "demos"
 
 
 def module_level(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:

@@ -23,20 +23,11 @@ from game_agent.protocol.limits import Limits
 from game_agent.server import Server, ServerSettings, serve
 
 
-@pytest.fixture
-def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
-    context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
 class Wire:
     """A socket that speaks maps."""
 
-    def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, kind: int = zmq.DEALER
-    ) -> None:
-        self.socket = context.socket(kind)
+    def __init__(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
+        self.socket = socket
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RCVTIMEO, round(PATIENCE_S * 1000))
         self.socket.connect(endpoint)
@@ -45,7 +36,7 @@ class Wire:
         self.socket.send(msgpack.packb({"v": 1, **fields}))
 
     def read(self) -> dict[str, Any]:
-        reply: dict[str, Any] = msgpack.unpackb(self.socket.recv())
+        reply: dict[str, Any] = msgpack.unpackb(self.socket.recv_multipart()[-1])
         return reply
 
     def ask_for(self, **fields: Any) -> dict[str, Any]:
@@ -53,31 +44,47 @@ class Wire:
         return self.read()
 
 
-Context = zmq.Context[zmq.Socket[bytes]]
+class Net:
+    """Connects to servers, and closes all connections at the end."""
+
+    def __init__(self) -> None:
+        self.context = zmq.Context()
+        self._wires: list[Wire] = []
+
+    def connect(self, endpoint: str, kind: int = zmq.DEALER) -> Wire:
+        self._wires.append(Wire(self.context.socket(kind), endpoint))
+        return self._wires[-1]
 
 
-def test_dealer_and_req(context: Context) -> None:
+@pytest.fixture
+def net() -> Iterator[Net]:
+    net = Net()
+    yield net
+    net.context.destroy(linger=0)
+
+
+def test_dealer_and_req(net: Net) -> None:
     with running(FakeRuntime(is_instant=True)) as server:
         for kind in (zmq.DEALER, zmq.REQ):
-            wire = Wire(context, server.endpoint, kind)
+            wire = net.connect(server.endpoint, kind)
             assert wire.ask_for(id=1, op="hello")["ev"] == "ok"
             assert wire.ask_for(id=2, op="ask", agent="ann", event="x")["text"] == "ann heard x."
         stream = wire.ask_for(id=3, op="ask", agent="ann", event="x", stream=True)
         assert stream["where"] == "stream"
 
 
-def test_an_empty_first_frame_is_mirrored(context: Context) -> None:
+def test_an_empty_first_frame_is_mirrored(net: Net) -> None:
     with running(FakeRuntime()) as server:
-        wire = Wire(context, server.endpoint)
+        wire = net.connect(server.endpoint)
         wire.socket.send_multipart([b"", msgpack.packb({"v": 1, "id": 1, "op": "ping"})])
         first, frame = wire.socket.recv_multipart()
         assert (first, msgpack.unpackb(frame)["ev"]) == (b"", "ok")
 
 
-def test_an_answer_comes_from_another_thread(context: Context) -> None:
+def test_an_answer_comes_from_another_thread(net: Net) -> None:
     runtime = FakeRuntime()
     with running(runtime) as server:
-        wire = Wire(context, server.endpoint)
+        wire = net.connect(server.endpoint)
         wire.send(id=1, op="ask", agent="ann", event="x", stream=True)
         assert wire.ask_for(id=2, op="ping")["id"] == 2
         for text in ("ann ", "heard "):
@@ -87,28 +94,28 @@ def test_an_answer_comes_from_another_thread(context: Context) -> None:
         assert [wire.read()["ev"] for _ in range(2)] == ["token", "done"]
 
 
-def test_a_frame_above_the_limit_closes_that_connection_only(context: Context) -> None:
+def test_a_frame_above_the_limit_closes_that_connection_only(net: Net) -> None:
     with running(FakeRuntime(), limits=Limits(max_frame_bytes=1000)) as server:
-        good, bad = Wire(context, server.endpoint), Wire(context, server.endpoint)
+        good, bad = net.connect(server.endpoint), net.connect(server.endpoint)
         assert bad.ask_for(id=1, op="ping")["ev"] == "ok"
         monitor = bad.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         bad.send(id=2, op="ping", client="x" * 2000)
         assert monitor.poll(round(PATIENCE_S * 1000))
         bad.socket.disable_monitor()
+        monitor.close()
         assert good.ask_for(id=1, op="ping")["ev"] == "ok"
-        assert "too_large" not in str(good.ask_for(id=2, op="stats"))
 
 
-def test_a_session_is_resumed_over_a_new_connection(context: Context) -> None:
+def test_a_session_is_resumed_over_a_new_connection(net: Net) -> None:
     runtime = FakeRuntime()
     with running(runtime) as server:
-        old = Wire(context, server.endpoint)
+        old = net.connect(server.endpoint)
         token = old.ask_for(id=1, op="hello")["session"]
         old.send(id=2, op="ask", agent="ann", event="x")
         assert old.ask_for(id=3, op="ping")["id"] == 3
         old.socket.close()
         runtime.finish()
-        new = Wire(context, server.endpoint)
+        new = net.connect(server.endpoint)
         new.send(id=1, op="hello", session=token)
         new.send(id=2, op="ask", agent="ann", event="x")
         replies = {reply["id"]: reply for reply in (new.read(), new.read())}
@@ -117,10 +124,10 @@ def test_a_session_is_resumed_over_a_new_connection(context: Context) -> None:
         assert len(runtime.asks) == 1
 
 
-def test_replies_to_a_peer_that_left_hurt_nobody(context: Context) -> None:
+def test_replies_to_a_peer_that_left_hurt_nobody(net: Net) -> None:
     runtime = FakeRuntime()
     with running(runtime) as server:
-        gone, here = Wire(context, server.endpoint), Wire(context, server.endpoint)
+        gone, here = net.connect(server.endpoint), net.connect(server.endpoint)
         gone.send(id=1, op="ask", agent="ann", event="x", stream=True)
         assert gone.ask_for(id=2, op="ping")["id"] == 2
         gone.socket.close()
@@ -130,20 +137,31 @@ def test_replies_to_a_peer_that_left_hurt_nobody(context: Context) -> None:
         assert here.read()["text"] == "ann heard y."
 
 
-def test_a_slow_reader_delays_nobody(context: Context) -> None:
-    with running(FakeRuntime()) as server:
-        slow, quick = Wire(context, server.endpoint), Wire(context, server.endpoint)
-        slow.socket.setsockopt(zmq.RCVHWM, 1)
+def test_a_slow_reader_delays_nobody(net: Net) -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server:
+        runtime.world("w", {"text": "x" * 60_000})
+        quick = net.connect(server.endpoint)
+        net.context.setsockopt(zmq.RCVHWM, 1)
+        net.context.setsockopt(zmq.RCVBUF, 2**16)
+        slow = net.connect(server.endpoint)
         for request_id in range(200):
             slow.send(id=request_id, op="world.get", world="w")
-        assert quick.ask_for(id=1, op="ping")["ev"] == "ok"
+        num_asked = num_queued = 0
+        while num_asked < 10_000:
+            num_asked += 1
+            figures = quick.ask_for(id=num_asked, op="stats")["server"]
+            if figures["num_requests"] == 200 + num_asked:
+                num_queued = figures["num_queued"]
+                break
+        assert num_queued > 0, "ZeroMQ's queue for the slow reader is full"
         assert [slow.read()["id"] for _ in range(200)] == list(range(200))
 
 
-def test_garbage_over_the_wire(context: Context) -> None:
+def test_garbage_over_the_wire(net: Net) -> None:
     chance = random.Random(3)
     with running(FakeRuntime()) as server:
-        wire = Wire(context, server.endpoint)
+        wire = net.connect(server.endpoint)
         for _ in range(50):
             wire.socket.send_multipart(
                 [chance.randbytes(chance.randrange(30)) for _ in range(chance.randint(1, 3))]
@@ -152,10 +170,10 @@ def test_garbage_over_the_wire(context: Context) -> None:
         assert wire.ask_for(id=1, op="ping")["ev"] == "ok"
 
 
-def test_stopping_lets_a_running_ask_end(context: Context) -> None:
+def test_stopping_lets_a_running_ask_end(net: Net) -> None:
     runtime = FakeRuntime()
     with running(runtime, drain_s=PATIENCE_S) as server:
-        wire = Wire(context, server.endpoint)
+        wire = net.connect(server.endpoint)
         wire.send(id=1, op="ask", agent="ann", event="x")
         assert wire.ask_for(id=2, op="ping")["id"] == 2
         server.stop()
@@ -163,9 +181,9 @@ def test_stopping_lets_a_running_ask_end(context: Context) -> None:
         assert wire.read()["finish_reason"] == "stop"
 
 
-def test_stopping_cancels_what_takes_too_long(context: Context) -> None:
+def test_stopping_cancels_what_takes_too_long(net: Net) -> None:
     with running(FakeRuntime(), drain_s=0.0) as server:
-        wire = Wire(context, server.endpoint)
+        wire = net.connect(server.endpoint)
         wire.send(id=1, op="ask", agent="ann", event="x")
         assert wire.ask_for(id=2, op="ping")["id"] == 2
         server.stop()
@@ -180,12 +198,12 @@ def test_stop_after_close_does_nothing() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send a signal to itself")
-def test_serve_ends_at_a_signal(context: Context, tmp_path: Path) -> None:
+def test_serve_ends_at_a_signal(net: Net, tmp_path: Path) -> None:
     endpoint = f"ipc://{tmp_path}/socket"
     before = signal.getsignal(signal.SIGTERM)
 
     def stop_it() -> None:
-        wire = Wire(context, endpoint)
+        wire = net.connect(endpoint)
         assert wire.ask_for(id=1, op="ping")["ev"] == "ok"
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -214,9 +232,11 @@ def test_an_address_in_use_is_a_clear_error() -> None:
 
 @pytest.mark.parametrize(
     "bind",
-    ["tcp://0.0.0.0:5761", "tcp://*:5761", "tcp://192.168.0.1:5761", "tcp://localhost:5761"]
-    + ["tcp://[::]:5761", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://127.0.0.1:70000"]
-    + ["udp://127.0.0.1:1", "127.0.0.1:5761", "ipc://", "ipc://@name", "ipc://*"],
+    [
+        *["tcp://0.0.0.0:5761", "tcp://*:5761", "tcp://192.168.0.1:5761", "tcp://localhost:5761"],
+        *["tcp://[::]:5761", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://127.0.0.1:70000"],
+        *["udp://127.0.0.1:1", "127.0.0.1:5761", "ipc://", "ipc://@name", "ipc://*"],
+    ],
 )
 def test_an_address_that_is_not_ours_alone_is_refused(bind: str) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -1,0 +1,1 @@
+"""Worlds, characters and memories: text in, blocks and questions out."""

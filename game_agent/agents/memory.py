@@ -125,4 +125,4 @@ def _turn(fields: Json, min_index: int, where: str) -> Turn:
         raise InvalidInput("a game time is a number or null", where=f"{where}/game_time")
     if not _is_count(index) or index < min_index:
         raise InvalidInput("the indices of turns must increase", where=f"{where}/index")
-    return Turn(cast(Kind, kind), speaker, text, reply, game_time, index)
+    return Turn(cast(Kind, kind), speaker, text, cast(str | None, reply), game_time, index)

@@ -165,7 +165,7 @@ class _Cutter:
         if old is not None and old.value is value and old.place == place:
             return old.moved(pointer)
         self.num_rendered += 1
-        if is_leaf(value, place.name_field) and not any(place.borders):
+        if _is_one_text(value, place):
             return _leaf(value, place, pointer)
         nodes = self.children(value, place, old, pointer)
         items = _flat_items(nodes, place.room)
@@ -178,7 +178,9 @@ class _Cutter:
         borders: dict[str, set[tuple[str, ...]]] = {}
         for tail in filter(None, place.borders):
             borders.setdefault(tail[0], set()).add(tail[1:])
-        hidden = {token: {tail[0] for tail in tails if tail} for token, tails in borders.items()}
+        hidden = {
+            token: {tail[0] for tail in tails if len(tail) == 1} for token, tails in borders.items()
+        }
         old_nodes = old.children if old is not None else {}
         by_identity = {id(node.value): node for node in old_nodes.values()}
         nodes = []
@@ -190,6 +192,13 @@ class _Cutter:
             child_place = _Place(frozenset(borders.get(token, ())), place.words, label, name_field)
             nodes.append(self.node(child, child_place, former, child_pointer))
         return nodes
+
+
+def _is_one_text(value: Json, place: _Place) -> bool:
+    if isinstance(value, list | tuple) and place.borders:
+        has_inner_border = any((str(index),) in place.borders for index in range(len(value)))
+        return is_leaf(value) and not has_inner_border
+    return is_leaf(value, place.name_field)
 
 
 def _leaf(value: Json, place: _Place, pointer: str) -> _Node:

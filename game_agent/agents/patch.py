@@ -29,9 +29,12 @@ def check_json(value: object, where: str = "") -> None:
 
 
 def _check(value: object, where: str, depth: int) -> None:
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return
-    if isinstance(value, float):
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise InvalidInput("an integer must fit into 64 bits", where=where)
+    elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(f"{value} is not a JSON number; use a finite one", where=where)
     elif isinstance(value, str):
@@ -64,8 +67,10 @@ def _check_text(text: str, where: str) -> None:
         raise InvalidInput(message, where=where) from error
 
 
-def parse_pointer(pointer: str, where: str = "") -> tuple[str, ...]:
+def parse_pointer(pointer: Json, where: str = "") -> Path:
     """The reference tokens of a JSON Pointer (RFC 6901). Raises InvalidInput."""
+    if not isinstance(pointer, str):
+        raise InvalidInput("a JSON Pointer is a text", where=where)
     if not pointer:
         return ()
     if not pointer.startswith("/"):
@@ -216,11 +221,9 @@ def _height(value: Json) -> int:
 
 
 def _pointer(op: Mapping[str, Json], name: str, where: str) -> tuple[str, ...]:
-    pointer = op.get(name)
-    if not isinstance(pointer, str):
-        message = f'"{op["op"]}" needs "{name}", a JSON Pointer'
-        raise InvalidInput(message, where=f"{where}/{name}")
-    return parse_pointer(pointer, f"{where}/{name}")
+    if name not in op:
+        raise InvalidInput(f'"{op["op"]}" needs "{name}"', where=f"{where}/{name}")
+    return parse_pointer(op[name], f"{where}/{name}")
 
 
 def _value(op: Mapping[str, Json], where: str) -> Json:

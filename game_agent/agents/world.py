@@ -107,6 +107,8 @@ class World:
 
         Counted: each call is to be taken back by one ``remove_borders``.
         """
+        if isinstance(sees, str):
+            raise InvalidInput("sees is a list of JSON Pointers, not one", where="sees")
         for index, pointer in enumerate(sees):
             parse_pointer(pointer, f"sees/{index}")
         with self._lock:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from game_agent.errors import InvalidInput, TooLarge
 from game_agent.protocol import messages
 from game_agent.protocol.codec import Map
 from game_agent.protocol.limits import Limits
-from game_agent.server.backend import Agent, Backend
+from game_agent.server.backend import Agent, Backend, World, WorldChange
 
 _Operation = Callable[[Any], Map]
 
@@ -53,27 +54,27 @@ class Operations:
     def tick(self, request: messages.Tick) -> Map:
         """Apply a tick's change; its asks are not looked at."""
         world = self._runtime.get_world(request.world)
-        if request.patch is None and request.merge is None:
-            seq, blocks_changed = world.seq, 0
-            if request.seq is not None:
-                change = world.patch([], seq=request.seq)
-                seq, blocks_changed = change.seq, change.blocks_changed
+        if request.patch is not None or request.merge is not None:
+            change = _change(world, request)
+        elif request.seq is not None:
+            change = world.patch([], seq=request.seq)
         else:
-            _one_of(patch=request.patch, merge=request.merge)
-            change = world.patch(request.patch, merge=request.merge, seq=request.seq)
-            seq, blocks_changed = change.seq, change.blocks_changed
-        return {"tick": request.tick, "seq": seq, "blocks_changed": blocks_changed}
+            return {"tick": request.tick, "seq": world.seq, "blocks_changed": 0}
+        return {
+            "tick": request.tick,
+            "seq": change.seq,
+            "blocks_changed": change.blocks_changed,
+        }
 
     def _world_put(self, request: messages.WorldPut) -> Map:
         _not_offered(partition=request.partition)
         _check_room("worlds", request.world, self._runtime.worlds, self._limits.max_worlds)
-        world = self._runtime.world(request.world, request.state, seq=request.seq)
+        with _paths_from("state"):
+            world = self._runtime.world(request.world, request.state, seq=request.seq)
         return {"seq": world.seq, "blocks": world.num_blocks}
 
     def _world_patch(self, request: messages.WorldPatch) -> Map:
-        _one_of(patch=request.patch, merge=request.merge)
-        world = self._runtime.get_world(request.world)
-        change = world.patch(request.patch, merge=request.merge, seq=request.seq)
+        change = _change(self._runtime.get_world(request.world), request)
         return {
             "seq": change.seq,
             "blocks": change.blocks,
@@ -93,13 +94,14 @@ class Operations:
         if request.profile is None:
             raise InvalidInput("an agent needs a profile, a text or a map", where="profile")
         _check_room("agents", request.agent, self._runtime.agents, self._limits.max_agents)
-        self._runtime.agent(
-            request.agent,
-            world=request.world,
-            profile=request.profile,
-            sees=request.sees,
-            instructions=request.instructions,
-        )
+        with _paths_from("profile"):
+            self._runtime.agent(
+                request.agent,
+                world=request.world,
+                profile=request.profile,
+                sees=request.sees,
+                instructions=request.instructions,
+            )
         return {}
 
     def _agent_get(self, request: messages.AgentGet) -> Map:
@@ -143,6 +145,23 @@ def ask_options(request: messages.Ask, modes: Sequence[str]) -> AskOptions:
 def read_event(event: str | messages.Event) -> Heard:
     """The wire's two spellings of an event as one."""
     return Heard(event, None) if isinstance(event, str) else Heard(event.text, event.speaker)
+
+
+def _change(world: World, request: messages.WorldPatch | messages.Tick) -> WorldChange:
+    _one_of(patch=request.patch, merge=request.merge)
+    with _paths_from("merge" if request.patch is None else "patch"):
+        return world.patch(request.patch, merge=request.merge, seq=request.seq)
+
+
+@contextmanager
+def _paths_from(field: str) -> Iterator[None]:
+    """Turn an error's JSON Pointer inside ``field`` into a path of the message."""
+    try:
+        yield
+    except InvalidInput as error:
+        where = error.where or field
+        error.where = (field + where if where.startswith("/") else where).replace("/", ".")
+        raise
 
 
 def _one_of(**given: object) -> None:

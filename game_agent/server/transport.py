@@ -53,6 +53,7 @@ class Server:
         self._is_asked_to_stop = False
         # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
         self._wake_lock = threading.RLock()
+        self._is_waking = False
         self._context = zmq.Context()
         self._woken, self._waker = _wake_pair(self._context)
         self._router = _router(self._context, self.settings)
@@ -74,6 +75,8 @@ class Server:
             ready = dict(poller.poll(BLOCKED_POLL_MS if is_blocked else IDLE_POLL_MS))
             if self._woken in ready:
                 self._woken.recv()
+                with self._wake_lock:
+                    self._is_waking = False
             if self._router in ready:
                 self._receive()
             self._run_posted()
@@ -110,13 +113,10 @@ class Server:
 
     def _wake(self) -> None:
         with self._wake_lock:
-            if self._waker.closed:
-                return
-            try:
-                self._waker.send(b"", zmq.NOBLOCK)
-            except zmq.Again:
-                # A wake-up is waiting already; one is enough.
-                return
+            # One wake-up on its way is enough, whatever it will find in the inbox.
+            if not self._is_waking and not self._waker.closed:
+                self._is_waking = True
+                self._waker.send(b"")
 
     def _run_posted(self) -> None:
         for _ in range(self._inbox.qsize()):
@@ -205,9 +205,8 @@ def serve(runtime: Backend, settings: ServerSettings | None = None) -> None:
 
 
 def _wake_pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], ...]:
-    """Two ends of an in-process pipe that holds a single wake-up or a few."""
+    """The two ends of an in-process pipe."""
     woken, waker = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-    woken.rcvhwm = waker.sndhwm = 1
     woken.bind("inproc://wake")
     waker.connect("inproc://wake")
     return woken, waker

@@ -32,8 +32,8 @@ Floats = npt.NDArray[np.float32]
 class Segments:
     """Segments that one run attends to; ``S`` segments over ``P`` pages.
 
-    ``page_starts [S + 1]`` delimits each segment's part of ``pages [P]``; ``lengths [S]`` counts its
-    keys; ``positions [S]`` is the frame position of its first key, or ``FAR_PAST``;
+    ``page_starts [S + 1]`` delimits each segment's part of ``pages [P]``; ``lengths [S]`` counts
+    its keys; ``positions [S]`` is the frame position of its first key, or ``FAR_PAST``;
     ``cos``/``sin [S, rotary_dim / 2]`` are the angles of its distance Δ. All int32 or float32.
     """
 
@@ -95,7 +95,7 @@ class Plan:
         return len(self.run_rows) - 1
 
     def check(self, num_pages: int) -> None:
-        """Raise ``ValueError`` unless every index lies inside its array and inside the page pool."""
+        """Raise ``ValueError`` unless every index lies inside its array and the page pool."""
         seg = self.segments
         _check_starts("run_rows", self.run_rows, self.num_rows)
         _check_starts("run_segments", self.run_segments, seg.num_segments)

@@ -85,6 +85,10 @@ GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values
   }
 }
 
+// Vectors per row that fit the registers together with R rows.
+template <int R>
+constexpr int kVectors = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
+
 // Pages attended at once, as all rows of a part share them.
 template <typename KV>
 struct Tile {
@@ -222,9 +226,7 @@ class Worker {
     const int pages = end - begin;
     for_rows(count, [&](auto rows) {
       constexpr int R = decltype(rows)::value;
-      constexpr int N = kVecsPerPage > (R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide)
-                            ? 1
-                            : (R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide) / kVecsPerPage;
+      constexpr int N = most(1, kVectors<R> / kVecsPerPage);
       int page = 0;
       const auto step = [&](auto wide) {
         constexpr int W = decltype(wide)::value;
@@ -293,7 +295,7 @@ class Worker {
     float* acc = scratch_.acc + first_row * kRowStride;
     for_rows(count, [&](auto rows) {
       constexpr int R = decltype(rows)::value;
-      constexpr int N = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
+      constexpr int N = kVectors<R>;
       int d = 0;
       const auto step = [&](auto wide, int lanes) {
         constexpr int W = decltype(wide)::value;

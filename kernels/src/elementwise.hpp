@@ -63,7 +63,7 @@ GAME_AGENT_INLINE void norm_rotate(const RopeStoreCall& call, int64_t row, const
     source = to;
   }
   rotate_row(source, to, call.cos + row * call.half, call.sin + row * call.half, call.half,
-             call.dim, 1.0f);
+             call.dim);
 }
 
 void rope_store(const RopeStoreCall& call, int64_t first_row, int64_t last_row) {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <map>
 #include <memory>
-#include <numeric>
+#include <utility>
 
 #include "instruction_set.hpp"
 #include "thread_pool.hpp"
@@ -224,7 +224,7 @@ void Schedule::split_tile(const Tile& tile, int64_t num_parts) {
   }
 }
 
-// Which partial results belong to each (row, head): a counting sort.
+// Which partial results belong to each (row, head).
 void Schedule::plan_merges() {
   if (partial_floats_ == 0) return;
   const int group = heads_ / kv_heads_;

@@ -28,6 +28,8 @@ class Schedule {
  public:
   // Copies what it needs of `plan`.
   Schedule(const PlanView& plan, int heads, int kv_heads, int dim);
+  Schedule(const Schedule&) = delete;  // merges_ points into it
+  Schedule& operator=(const Schedule&) = delete;
 
   void attend(const float* q, const void* keys, const void* values, PageType type, float scale,
               float* out) const;

@@ -34,8 +34,8 @@ GAME_AGENT_INLINE Vec exp2(Vec x) {
   return Vec::where_not_below(x, lowest, Vec::scale_by_power(p, whole));
 }
 
-inline int least(int a, int b) { return a < b ? a : b; }
-inline int most(int a, int b) { return a > b ? a : b; }
+constexpr int least(int a, int b) { return a < b ? a : b; }
+constexpr int most(int a, int b) { return a > b ? a : b; }
 
 // Calls body(i, n) for i = 0, kLanes, 2 kLanes ... below count; n is how many lanes are in use.
 template <typename F>
@@ -59,18 +59,17 @@ GAME_AGENT_INLINE void store_lanes(float* p, Vec x, int n) {
 
 // RoPE in the half-split layout, from [dim] to [dim]. The two may be the same.
 GAME_AGENT_INLINE void rotate_row(const float* from, float* to, const float* cos, const float* sin,
-                                  int half, int dim, float scale) {
-  const Vec factor = Vec::all(scale);
+                                  int half, int dim) {
   for_lanes(half, [&](int64_t i, int n) {
-    const Vec a = load_lanes(from + i, n) * factor;
-    const Vec b = load_lanes(from + half + i, n) * factor;
+    const Vec a = load_lanes(from + i, n);
+    const Vec b = load_lanes(from + half + i, n);
     const Vec c = load_lanes(cos + i, n);
     const Vec s = load_lanes(sin + i, n);
     store_lanes(to + i, a * c - b * s, n);
     store_lanes(to + half + i, Vec::fma(b, c, a * s), n);
   });
   for_lanes(dim - 2 * half, [&](int64_t i, int n) {
-    store_lanes(to + 2 * half + i, load_lanes(from + 2 * half + i, n) * factor, n);
+    store_lanes(to + 2 * half + i, load_lanes(from + 2 * half + i, n), n);
   });
 }
 

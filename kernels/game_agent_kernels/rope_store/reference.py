@@ -34,7 +34,7 @@ def rope_store(
     returns   rotated queries [tokens, heads, dim], of qkv's dtype
     """
     kv_heads, dim = k_pages.shape[1:3]
-    x = qkv.view(qkv.shape[0], -1, dim)
+    x = qkv.view(qkv.shape[0], num_heads + 2 * kv_heads, dim)
     q, k, v = x.split([num_heads, kv_heads, kv_heads], 1)
     if q_norm is not None:
         q = rms_norm(q, q_norm, eps)

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from game_agent_kernels import _cpu
 from game_agent_kernels.plan import PAGE_TOKENS, Plan
-from game_agent_kernels.segment_attention import reference
 
 
 def segment_attention(
@@ -15,15 +14,12 @@ def segment_attention(
 ) -> Tensor:
     """Same contract as the reference, for tensors in main memory.
 
-    Pages are float32 or bfloat16; queries of another type are converted to float32 and back. Where
-    a gradient is wanted the reference computes.
+    Pages are float32 or bfloat16; queries of another type are converted to float32 and back.
 
     Raises ``TypeError`` for another type or device, ``ValueError`` for tensors that are not
-    contiguous, shapes that do not belong together, a head dim that is odd or above 256, and a plan
-    that points outside its arrays or the pages.
+    contiguous, shapes that do not belong together, a head dim that is odd or above 256, a plan
+    that points outside its arrays or the pages, and where a gradient is wanted: there is none.
     """
-    if torch.is_grad_enabled() and (q.requires_grad or k_pages.requires_grad):
-        return reference.segment_attention(q, k_pages, v_pages, plan, scale)
     _check_tensors(q, k_pages, v_pages)
     queries = q.float().contiguous() if q.dtype != torch.float32 else q
     schedule = _schedule(plan, q, k_pages)
@@ -49,6 +45,8 @@ def _check_tensors(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
         )
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise TypeError(f"queries must be float32, bfloat16 or float16, not {q.dtype}")
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k_pages, v_pages)):
+        raise ValueError("attention over pages has no gradient: call it under torch.no_grad()")
     if not (q.is_contiguous() and k_pages.is_contiguous() and v_pages.is_contiguous()):
         raise ValueError("q, k_pages and v_pages must be contiguous")
     if q.ndim != 3 or k_pages.ndim != 4:

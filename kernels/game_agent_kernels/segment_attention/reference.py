@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def equal_distance_groups(plan: Plan, run: int) -> Iterator[tuple[int, int]]:
     cos, sin = plan.segments.cos[first:end], plan.segments.sin[first:end]
     same = np.all((cos[1:] == cos[:-1]) & (sin[1:] == sin[:-1]), axis=1)
     cuts = [0, *(np.flatnonzero(~same) + 1).tolist(), end - first] if end > first else [0]
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in pairwise(cuts):
         yield first + a, first + b
 
 

@@ -1,0 +1,298 @@
+"""The compiled attention kernel against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_plans import PlanBuilder, RunShape
+from torch import Tensor
+
+from game_agent_kernels import Plan
+from game_agent_kernels.segment_attention import reference, rope_shift
+
+native = pytest.importorskip("game_agent_kernels.native", reason="the extension is not built")
+_cpu = pytest.importorskip("game_agent_kernels._cpu")
+cpu = pytest.importorskip("game_agent_kernels.segment_attention.cpu")
+
+LENGTHS = (1, 15, 16, 17, 27, 63, 100, 256)
+ROWS = (1, 15, 16, 17, 63, 100)
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    """The schedule splits its work, also on a machine with one core."""
+    before = native.num_threads()
+    native.set_num_threads(2)
+    yield
+    native.set_num_threads(before)
+
+
+@pytest.fixture(params=native.instruction_sets())
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each copy of the kernels that this processor can run, one after another."""
+    native.set_instruction_set(request.param)
+    yield request.param
+    native.set_instruction_set(native.instruction_sets()[0])
+
+
+def assert_agrees(
+    inputs: tuple[Tensor, Tensor, Tensor, Plan], tolerance: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """The kernel's answer is the reference's; returns both."""
+    q, k, v, plan = inputs
+    scale = q.shape[2] ** -0.5
+    got = cpu.segment_attention(q, k, v, plan, scale)
+    expected = reference.segment_attention(q, k, v, plan, scale)
+    assert got.dtype == expected.dtype
+    assert not expected.isnan().any()
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
+    return got, expected
+
+
+@pytest.mark.parametrize("dim", [2, 6, 8, 24, 32, 64, 80, 96, 128, 256])
+@pytest.mark.parametrize("group", [1, 3, 8])
+def test_head_dims_and_groups(instruction_set: str, dim: int, group: int) -> None:
+    builder = PlanBuilder(2 * group, 2, dim)
+    runs = [RunShape(17, 5, far=[27, 100]), RunShape(1, 40), RunShape(63, far=[16])]
+    assert_agrees(builder.build(runs))
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_rows_and_lengths(instruction_set: str, rows: int) -> None:
+    builder = PlanBuilder(4, 2, 64)
+    assert_agrees(builder.build([RunShape(rows, far=LENGTHS), RunShape(rows, 33, far=[300])]))
+
+
+@pytest.mark.parametrize("rotary", [0, 2, 10, 32, 40])
+def test_partial_rotary(instruction_set: str, rotary: int) -> None:
+    builder = PlanBuilder(2, 1, 40, rotary=rotary)
+    assert_agrees(builder.build([RunShape(9, 3, far=[27, 15])]))
+
+
+@pytest.mark.parametrize("rows", [1, 50])
+def test_three_hundred_segments(rows: int) -> None:
+    assert_agrees(PlanBuilder(4, 2, 32).build([RunShape(rows, far=[27] * 300)]))
+
+
+def test_full_mode_chain(instruction_set: str) -> None:
+    """Segments at rising positions, last pages partly used, several chunks of one prefill."""
+    builder = PlanBuilder(4, 2, 32)
+    runs = [RunShape(40, 90, chain=[27, 63]), RunShape(300, chain=()), RunShape(1, 60, chain=[60])]
+    assert_agrees(builder.build(runs))
+
+
+def test_long_prefill_skips_what_is_hidden() -> None:
+    assert_agrees(PlanBuilder(2, 1, 32).build([RunShape(1100, 20, far=[5])]))
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_runs_that_share_segments(instruction_set: str, rows: int) -> None:
+    builder = PlanBuilder(4, 2, 32, shared_lengths=[27, 200, 100, 16, 300])
+    runs = [
+        RunShape(rows, 9, shared=[0, 1, 2], far=[40]),
+        RunShape(rows, shared=[2, 1, 0]),
+        RunShape(1, 300, shared=[4, 0, 1, 4], own=False),
+        RunShape(2, shared=[4], own=False),
+        RunShape(60, shared=[0, 4]),
+    ]
+    assert_agrees(builder.build(runs))
+
+
+def num_parts(plan: Plan) -> int:
+    (schedule,) = plan.derived.values()
+    assert isinstance(schedule, _cpu.Schedule)
+    return int(schedule.num_parts)
+
+
+def test_shared_segments_are_read_once() -> None:
+    """Eight runs over the same blocks take no more parts than one run of as many rows."""
+    shared = PlanBuilder(4, 2, 32, shared_lengths=[256] * 8)
+    q, k, v, together = shared.build([RunShape(1, shared=range(8), own=False)] * 8)
+    assert_agrees((q, k, v, together))
+    alone = PlanBuilder(4, 2, 32).build([RunShape(8, far=[256] * 8, own=False)])
+    assert_agrees(alone)
+    assert num_parts(together) == num_parts(alone[3])
+
+
+def test_row_that_sees_nothing_is_zero(instruction_set: str) -> None:
+    inputs = PlanBuilder(2, 2, 16).build([RunShape(3, own=False), RunShape(2, far=[5])])
+    got, _ = assert_agrees(inputs)
+    assert not got[:3].any()
+    assert got[3:].all()
+
+
+def test_no_rows() -> None:
+    q, k, v, plan = PlanBuilder(2, 1, 16).build([RunShape(0, far=[20], own=False)])
+    assert cpu.segment_attention(q, k, v, plan, 1.0).shape == (0, 2, 16)
+
+
+def test_large_scores_do_not_overflow(instruction_set: str) -> None:
+    q, k, v, plan = PlanBuilder(2, 1, 16).build([RunShape(5, far=[40])])
+    assert_agrees((q * 300, k, v, plan), 1e-4)
+
+
+def test_nan_in_a_visible_key_is_not_hidden(instruction_set: str) -> None:
+    q, k, v, plan = PlanBuilder(1, 1, 16).build([RunShape(2, far=[40])])
+    page = int(plan.segments.pages[0])
+    k[page, 0, 3, 2] = torch.nan
+    assert cpu.segment_attention(q, k, v, plan, 1.0).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_bfloat16_pages(instruction_set: str, dtype: torch.dtype) -> None:
+    builder = PlanBuilder(4, 2, 40, dtype=torch.bfloat16)
+    q, k, v, plan = builder.build([RunShape(11, 3, far=[27, 100])])
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    assert_agrees((q.to(dtype), k, v, plan), tolerance)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_do_not_change_the_answer(threads: int) -> None:
+    native.set_num_threads(threads)
+    runs = [RunShape(50, far=[256] * 8), RunShape(1, far=[2000]), RunShape(200)]
+    inputs = PlanBuilder(4, 2, 32).build(runs)
+    for _ in range(5):
+        assert_agrees(inputs)
+
+
+def test_callers_at_the_same_time() -> None:
+    """The pool serves one; the others work alone. All get their own answer."""
+    cases = [
+        PlanBuilder(4, 2, 32, seed=seed).build([RunShape(9, far=[256] * 8), RunShape(60)])
+        for seed in range(4)
+    ]
+    with ThreadPoolExecutor(4) as executor:
+        for _ in executor.map(assert_agrees, cases * 4):
+            pass
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[PlanBuilder, list[RunShape]]:
+    """Several runs of all kinds, some over the same blocks."""
+    kv_heads = draw(st.integers(1, 3))
+    dim = 2 * draw(st.integers(1, 24))
+    lengths = draw(st.lists(st.integers(1, 90), max_size=5))
+    builder = PlanBuilder(
+        kv_heads * draw(st.integers(1, 8)),
+        kv_heads,
+        dim,
+        rotary=2 * draw(st.integers(0, dim // 2)),
+        shared_lengths=lengths,
+        seed=draw(st.integers(0, 99)),
+        dtype=draw(st.sampled_from([torch.float32, torch.bfloat16])),
+    )
+    run = st.integers(0, 40).flatmap(
+        lambda position: st.builds(
+            RunShape,
+            rows=st.integers(1, 40),
+            position=st.just(position),
+            far=st.lists(st.integers(1, 70), max_size=4),
+            shared=st.lists(st.sampled_from(range(len(lengths))), max_size=6)
+            if lengths
+            else st.just([]),
+            own=st.booleans(),
+            chain=st.just([position]) if position else st.just([]),
+        )
+    )
+    return builder, draw(st.lists(run, min_size=1, max_size=5))
+
+
+@pytest.mark.parametrize("name", native.instruction_sets())
+@settings(max_examples=40, deadline=None)
+@given(case=plans())
+def test_any_plan(name: str, case: tuple[PlanBuilder, list[RunShape]]) -> None:
+    native.set_instruction_set(name)
+    builder, runs = case
+    q, k, v, plan = builder.build(runs)
+    got, _ = assert_agrees((q, k, v, plan), 2e-5)
+    shifted = rope_shift.segment_attention(q, k, v, plan, builder.dim**-0.5)
+    # Keys of 16 bits are rounded again where they are rotated.
+    torch.testing.assert_close(got, shifted, atol=1e-3, rtol=1e-3)
+
+
+class TestRefusals:
+    """What does not fit is an exception, never a wrong number."""
+
+    @pytest.fixture
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, Plan]:
+        return PlanBuilder(4, 2, 16).build([RunShape(5, far=[40])])
+
+    def test_not_contiguous(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        with pytest.raises(ValueError, match="contiguous"):
+            cpu.segment_attention(q.transpose(0, 1), k, v, plan, 1.0)
+        with pytest.raises(ValueError, match="contiguous"):
+            cpu.segment_attention(q, k.transpose(0, 1), v, plan, 1.0)
+
+    def test_types(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        for bad in ((q.double(), k, v), (q, k.half(), v.half()), (q, k.bfloat16(), v)):
+            with pytest.raises(TypeError, match="must be"):
+                cpu.segment_attention(*bad, plan, 1.0)
+        with pytest.raises(TypeError, match="memory"):
+            cpu.segment_attention(q.to("meta"), k, v, plan, 1.0)
+
+    def test_shapes(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        bad = (
+            (q[:4], k, v),
+            (q[:, :, :8].contiguous(), k, v),
+            (q, k, v[:-1]),
+            (q[:, :3].contiguous(), k, v),
+        )
+        for tensors in bad:
+            with pytest.raises(ValueError, match=r"must be|rows|share"):
+                cpu.segment_attention(*tensors, plan, 1.0)
+
+    @pytest.mark.parametrize("dim", [258, 7])
+    def test_head_dim(self, dim: int) -> None:
+        q, k, v, plan = PlanBuilder(1, 1, dim, rotary=2).build([RunShape(1)])
+        with pytest.raises(ValueError, match="head dim"):
+            cpu.segment_attention(q, k, v, plan, 1.0)
+
+    def test_angles_wider_than_the_head(self) -> None:
+        q, k, v, plan = PlanBuilder(1, 1, 8, rotary=10).build([RunShape(1)])
+        with pytest.raises(ValueError, match="columns"):
+            cpu.segment_attention(q, k, v, plan, 1.0)
+
+    def test_page_outside_the_pool(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        plan.segments.pages[0] = len(k)
+        with pytest.raises(ValueError, match="page outside"):
+            cpu.segment_attention(q, k, v, plan, 1.0)
+
+    def test_smaller_pool_later(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        """A plan that was checked against one pool is checked again for another."""
+        q, k, v, plan = inputs
+        cpu.segment_attention(q, k, v, plan, 1.0)
+        with pytest.raises(ValueError, match="page outside"):
+            cpu.segment_attention(q, k[:1], v[:1], plan, 1.0)
+
+    def test_array_types(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        wide = Plan(
+            plan.run_rows.astype(np.int64),
+            plan.run_segments,
+            plan.segments,
+            plan.row_positions,
+            plan.row_slots,
+        )
+        with pytest.raises(TypeError):
+            cpu.segment_attention(q, k, v, wide, 1.0)
+
+    def test_gradient(self, inputs: tuple[Tensor, Tensor, Tensor, Plan]) -> None:
+        q, k, v, plan = inputs
+        with pytest.raises(ValueError, match="gradient"):
+            cpu.segment_attention(q.requires_grad_(), k, v, plan, 1.0)
+        with torch.no_grad():
+            cpu.segment_attention(q, k, v, plan, 1.0)
+
+    def test_instruction_set(self) -> None:
+        with pytest.raises(ValueError, match="sse9"):
+            native.set_instruction_set("sse9")

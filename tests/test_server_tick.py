@@ -1,0 +1,92 @@
+"""Ticks: a change and the asks that come with it, in one message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fakes import Desk, an_ask, brief
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_a_tick_answers_first_and_then_its_asks() -> None:
+    desk = Desk(is_instant=True)
+    desk.send(
+        id=1, op="tick", world="w", tick=9, merge={"b": 2}, asks=[an_ask("x"), an_ask("y", "bob")]
+    )
+    tick, *answers = desk.read()
+    assert (tick["id"], tick["ev"]) == (1, "ok")
+    assert (tick["tick"], tick["seq"], tick["blocks_changed"]) == (9, 1, 1)
+    assert [(reply["id"], reply["ev"]) for reply in answers] == [("x", "done"), ("y", "done")]
+
+
+def test_a_tick_may_change_nothing(desk: Desk) -> None:
+    tick = desk.ask_for(id=1, op="tick", world="w", tick="t1")
+    assert (tick["tick"], tick["seq"], tick["blocks_changed"]) == ("t1", 0, 0)
+    assert desk.ask_for(id=2, op="tick", world="w", tick="t2", seq=1)["seq"] == 1
+    assert desk.ask_for(id=3, op="tick", world="w", tick="t3", seq=5)["expected"] == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"patch": [{"op": "remove", "path": "/none"}]}, "invalid"),
+        ({"merge": {}, "seq": 7}, "conflict"),
+        ({"world": "nowhere"}, "not_found"),
+        ({"colour": 1}, "invalid"),
+        ({"v": 3}, "unsupported_version"),
+    ],
+)
+def test_when_a_tick_fails_so_do_its_asks(desk: Desk, fields: dict[str, Any], code: str) -> None:
+    tick = {"op": "tick", "world": "w", "tick": 1, "asks": [an_ask("x"), {"id": "y"}, 5]}
+    desk.send(id=1, **{**tick, **fields})
+    replies = desk.read()
+    assert [(reply["id"], reply["code"]) for reply in replies] == [(i, code) for i in (1, "x", "y")]
+    assert desk.runtime.asks == []
+
+
+def test_a_bad_ask_of_a_tick_fails_alone(desk: Desk) -> None:
+    asks = [
+        an_ask("a", colour=1),
+        an_ask("b", "nobody"),
+        an_ask(True),
+        5,
+        an_ask("c", event="crash"),
+        an_ask("d"),
+    ]
+    desk.send(id=1, op="tick", world="w", tick=1, asks=asks)
+    desk.runtime.finish()
+    assert [brief(reply) for reply in desk.read()] == [
+        (1, "ok", None, None),
+        ("a", "error", "invalid", "asks.0.colour"),
+        ("b", "error", "not_found", "asks.1.agent"),
+        (None, "error", "invalid", "asks.2.id"),
+        (None, "error", "invalid", "asks.3.id"),
+        ("c", "error", "internal", None),
+        ("d", "done", None, None),
+    ]
+
+
+@pytest.mark.parametrize("asks", [[an_ask("x"), an_ask("x")], [an_ask(1)]])
+def test_the_ids_of_a_tick_must_differ(desk: Desk, asks: list[Any]) -> None:
+    desk.send(id=1, op="tick", world="w", tick=1, merge={"b": 1}, asks=asks)
+    replies = desk.read()
+    assert {reply["id"] for reply in replies} == {1, *(each["id"] for each in asks)}
+    assert len({reply["id"] for reply in replies}) == len(replies)
+    assert {reply["code"] for reply in replies} == {"invalid"}
+    assert desk.runtime.worlds["w"].state == {"a": 1}
+
+
+def test_a_repeated_tick_is_applied_once_and_all_its_replies_return() -> None:
+    desk = Desk(is_instant=True)
+    tick = {"id": 1, "op": "tick", "world": "w", "tick": 1, "merge": {"b": 1}, "asks": [an_ask(2)]}
+    desk.send(**tick)
+    replies = desk.read()
+    assert [reply["ev"] for reply in replies] == ["ok", "done"]
+    desk.send(**tick)
+    assert desk.read() == replies
+    assert (desk.runtime.worlds["w"].seq, len(desk.runtime.asks)) == (1, 1)
