@@ -219,8 +219,33 @@ def test_too_long_for_the_context_is_refused_at_once(engine: Engine) -> None:
     rng = random.Random(11)
     with pytest.raises(TooLarge, match="16384"):
         engine.run([Request((), ids(rng, 16_384), max_tokens=1)])
-    with pytest.raises(TooLarge, match="vocabulary"):
-        engine.run([Request((), np.array([VOCAB], np.int32), max_tokens=1)])
+
+
+@pytest.mark.parametrize("token", [VOCAB, -1])
+def test_a_token_outside_the_vocabulary_is_refused(engine: Engine, token: int) -> None:
+    ids_with_it = np.array([7, token], np.int32)
+    with pytest.raises(InvalidInput, match=f"token id {token} is outside the vocabulary"):
+        engine.run([Request((), ids_with_it, max_tokens=1)])
+    with pytest.raises(InvalidInput):
+        engine.run([Request((Block(ids_with_it),), ids_with_it[:1], max_tokens=1)])
+
+
+def test_a_block_needs_tokens() -> None:
+    with pytest.raises(InvalidInput, match="at least one token"):
+        Block(np.empty(0, np.int32))
+
+
+def test_weights_that_give_no_numbers_fail_the_request_alone(engine: Engine) -> None:
+    rng = random.Random(17)
+    request = Request((), ids(rng, 5), max_tokens=3, sampling=Sampling(1.0, 1.0, 0))
+    head = engine.runner.decoder.weights.head
+    good = head.clone()
+    head.fill_(float("nan"))
+    with pytest.raises(GameAgentError, match="no token could be drawn"):
+        engine.run([request])
+    head.copy_(good)
+    assert len(engine.run([request])[0].tokens) == 3
+    assert_pages_add_up(engine)
 
 
 def test_too_large_for_the_kv_memory_is_an_error_and_others_go_on(tiny_checkpoint: Path) -> None:
@@ -276,6 +301,37 @@ def test_warm_up_encodes_without_answering(engine: Engine) -> None:
     assert [c.text for c in warm] == ["", ""]
     usage = engine.run([Request(blocks, ids(rng, 5), max_tokens=1)])[0].usage
     assert usage.encoded_tokens == 0
+
+
+def test_idle_time_makes_blocks_ready_and_leaves_out_what_is_superseded(
+    tiny_checkpoint: Path,
+) -> None:
+    settings = EngineSettings(idle_tokens=64)
+    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**24), settings)
+    rng = random.Random(18)
+    wanted = list(make_blocks(rng, [50] * 6))
+    old = wanted[5]
+    calls = 0
+    drained = threading.Event()
+
+    def source() -> list[Block]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            wanted[5] = make_blocks(rng, [20])[0]  # the world has changed meanwhile
+        if calls == 7:
+            drained.set()
+        return wanted
+
+    engine.set_idle_source(source)
+    engine.poke()
+    # One block fits a step: six steps, and one that finds nothing left.
+    while not drained.wait(0.05):
+        engine.poke()
+    ready = engine.run([Request(tuple(wanted), ids(rng, 3), max_tokens=1)])[0].usage
+    assert ready.encoded_tokens == 0
+    assert engine.run([Request((old,), ids(rng, 3), max_tokens=1)])[0].usage.encoded_tokens == 50
+    engine.close()
 
 
 def test_settings_of_a_request_are_checked() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeGuard, cast, get_args
 
 from game_agent.agents.patch import Json, check_json
-from game_agent.errors import InvalidInput
+from game_agent.errors import InvalidInput, NotFound
 
-VERSION = 1
+VERSION = 2  # 1 knew no pinned turns
 
 Kind = Literal["said", "event"]
 
@@ -27,6 +28,8 @@ class Turn:
     game_time: float | None
     index: int
     """Counts all turns that the agent ever had: one that was forgotten leaves a gap."""
+    pinned: bool = False
+    """Whether it stays in the prompt when older and newer ones must leave it."""
 
 
 class Memory:
@@ -34,11 +37,15 @@ class Memory:
 
     def __init__(self) -> None:
         self._turns: list[Turn] = []
+        self._pinned: dict[int, Turn] = {}
         self._next_index = 0
 
-    def observe(self, text: str, game_time: float | None = None) -> Turn:
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> Turn:
         """Remembers an event."""
-        return self._append("event", "", text, None, game_time)
+        return self._append("event", "", text, None, game_time, pinned)
 
     def add_turn(self, speaker: str, text: str, reply: str, game_time: float | None = None) -> Turn:
         """Remembers what ``speaker`` said and what the agent replied."""
@@ -50,6 +57,31 @@ class Memory:
             raise InvalidInput("the number of turns must not be negative", where="last")
         start = 0 if last is None else max(len(self._turns) - last, 0)
         return tuple(self._turns[start:])
+
+    def newest_first(self) -> Iterator[Turn]:
+        """All turns, the last one first; nothing is copied."""
+        return reversed(self._turns)
+
+    def pinned(self) -> tuple[Turn, ...]:
+        """The pinned turns, oldest first."""
+        return tuple(self._pinned[index] for index in sorted(self._pinned))
+
+    def pin(self, index: int, *, pinned: bool = True) -> None:
+        """Pins the turn of that index, or lets it go. Raises NotFound."""
+        place = self._place(index)
+        if place is None:
+            raise NotFound(f"there is no turn {index} in memory", where="index")
+        self._put(place, replace(self._turns[place], pinned=pinned))
+
+    def heard(self, index: int, num_chars: int) -> None:
+        """Cuts a reply to its first ``num_chars`` characters; no effect if it was forgotten.
+
+        Raises InvalidInput if ``num_chars`` is negative.
+        """
+        check_heard(num_chars)
+        place = self._place(index)
+        if place is not None and (reply := self._turns[place].reply) is not None:
+            self._put(place, replace(self._turns[place], reply=reply[:num_chars].rstrip()))
 
     def rewind(self, game_time: float) -> int:
         """Forgets what came after ``game_time``; returns how many turns that were.
@@ -66,6 +98,7 @@ class Memory:
                 kept.append(turn)
         num_forgotten = len(self._turns) - len(kept)
         self._turns = kept
+        self._pinned = {turn.index: turn for turn in kept if turn.pinned}
         return num_forgotten
 
     def to_value(self) -> dict[str, Json]:
@@ -77,16 +110,18 @@ class Memory:
     def from_value(cls, value: Json) -> Memory:
         """The memory that ``to_value`` gave. Raises InvalidInput for anything else."""
         check_json(value)
-        if not isinstance(value, Mapping) or value.get("version") != VERSION:
-            raise InvalidInput(f"this is no memory of version {VERSION}", where="/version")
+        version = value.get("version") if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or version not in (1, VERSION):
+            message = f"this is no memory of version 1 to {VERSION}, which are those known here"
+            raise InvalidInput(message, where="/version")
         turns = value.get("turns")
         if not isinstance(turns, list):
             raise InvalidInput("the turns of a memory are an array", where="/turns")
         memory = cls()
         for position, fields in enumerate(turns):
-            turn = _turn(fields, memory._next_index, f"/turns/{position}")
-            memory._turns.append(turn)
-            memory._next_index = turn.index + 1
+            if version == 1 and isinstance(fields, Mapping):
+                fields = {**fields, "pinned": False}
+            memory._add(_turn(fields, memory._next_index, f"/turns/{position}"))
         next_index = value.get("next_index")
         if not _is_count(next_index) or next_index < memory._next_index:
             message = "the next index must be a whole number above those of all turns"
@@ -95,13 +130,42 @@ class Memory:
         return memory
 
     def _append(
-        self, kind: Kind, speaker: str, text: str, reply: str | None, game_time: float | None
+        self,
+        kind: Kind,
+        speaker: str,
+        text: str,
+        reply: str | None,
+        game_time: float | None,
+        pinned: bool = False,
     ) -> Turn:
-        turn = Turn(kind, speaker, text, reply, game_time, self._next_index)
+        turn = Turn(kind, speaker, text, reply, game_time, self._next_index, pinned)
         check_json(asdict(turn))
-        self._turns.append(turn)
-        self._next_index += 1
+        self._add(turn)
         return turn
+
+    def _add(self, turn: Turn) -> None:
+        self._turns.append(turn)
+        self._next_index = turn.index + 1
+        if turn.pinned:
+            self._pinned[turn.index] = turn
+
+    def _place(self, index: int) -> int | None:
+        """Where in ``_turns`` the turn of that index stands; None if it was forgotten."""
+        place = bisect_left(self._turns, index, key=lambda turn: turn.index)
+        is_there = place < len(self._turns) and self._turns[place].index == index
+        return place if is_there else None
+
+    def _put(self, place: int, turn: Turn) -> None:
+        self._turns[place] = turn
+        self._pinned.pop(turn.index, None)
+        if turn.pinned:
+            self._pinned[turn.index] = turn
+
+
+def check_heard(num_chars: int) -> None:
+    """Raises InvalidInput unless it is a number of characters."""
+    if isinstance(num_chars, bool) or not isinstance(num_chars, int) or num_chars < 0:
+        raise InvalidInput("the number of characters must not be negative", where="chars")
 
 
 def _is_count(value: Json) -> TypeGuard[int]:
@@ -112,7 +176,7 @@ def _turn(fields: Json, min_index: int, where: str) -> Turn:
     names = tuple(Turn.__dataclass_fields__)
     if not isinstance(fields, Mapping) or set(fields) != set(names):
         raise InvalidInput(f"a turn has the fields {', '.join(names)}", where=where)
-    kind, speaker, text, reply, game_time, index = (fields[name] for name in names)
+    kind, speaker, text, reply, game_time, index, pinned = (fields[name] for name in names)
     if kind not in get_args(Kind):
         raise InvalidInput('a turn\'s kind is "said" or "event"', where=f"{where}/kind")
     if not isinstance(speaker, str):
@@ -125,4 +189,6 @@ def _turn(fields: Json, min_index: int, where: str) -> Turn:
         raise InvalidInput("a game time is a number or null", where=f"{where}/game_time")
     if not _is_count(index) or index < min_index:
         raise InvalidInput("the indices of turns must increase", where=f"{where}/index")
-    return Turn(cast(Kind, kind), speaker, text, cast(str | None, reply), game_time, index)
+    if not isinstance(pinned, bool):
+        raise InvalidInput("a turn is pinned or not: true or false", where=f"{where}/pinned")
+    return Turn(cast(Kind, kind), speaker, text, cast(str | None, reply), game_time, index, pinned)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from game_agent.agents.memory import Turn
+from game_agent.agents.character import Character
+from game_agent.agents.lore import ActiveLore
+from game_agent.agents.memory import Memory, Turn
 from game_agent.agents.partition import Part
 from game_agent.agents.rendering import collapse
 from game_agent.blocks.block import Block
@@ -39,45 +43,52 @@ class BlockCache:
         return block
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """Blocks in order, and where in this prompt each comes from: ``world:/inn``, ``memory:7``.
+
+    (A block is shared: its own ``source`` is that of whoever made it first.)
+    """
+
+    blocks: tuple[Block, ...]
+    sources: tuple[str, ...]
+
+
 def build_prompt(
     cache: BlockCache,
-    character: str,
+    character: Character,
     parts: Iterable[Part],
-    turns: Sequence[Turn],
-    agent_name: str,
+    lore: Sequence[ActiveLore],
+    memory: Memory,
     max_tokens: int,
-) -> tuple[Block, ...]:
-    """Blocks of at most ``max_tokens`` tokens: the character, what it sees, what it remembers.
+    memory_tokens: int | None = None,
+) -> Prompt:
+    """At most ``max_tokens`` tokens: the character, what it sees, lore, what it remembers.
 
-    When memory does not fit, the oldest turns are left out; the character and the world never are.
-    Raises :class:`TooLarge` when those alone are too long.
+    The character and the world are never left out. Lore has half of what they leave at most, and
+    the character's examples half of the rest; memory takes what remains, or ``memory_tokens`` if
+    that is less. Raises :class:`TooLarge` when the character and the world alone are too long.
     """
-    blocks = [cache.block(character, "character", first=True)]
-    blocks += [cache.block(part.text, f"world:{part.path}") for part in parts]
-    room = max_tokens - sum(len(block) for block in blocks)
+    fixed = [("character", cache.block(character.text, "character", first=True))]
+    fixed += [(s, cache.block(part.text, s)) for part in parts for s in (f"world:{part.path}",)]
+    room = max_tokens - _num_tokens(fixed)
     if room < 0:
         raise TooLarge(
             f"the character and what it sees of the world have {max_tokens - room} tokens, "
             f"{max_tokens} fit beside the question; narrow `sees`, or load a model with more context"
         )
-    remembered: list[Block] = []
-    for turn in reversed(turns):
-        block = cache.block(turn_text(turn, agent_name), f"memory:{turn.index}")
-        room -= len(block)
-        if room < 0:
-            break
-        remembered.append(block)
-    return (*blocks, *reversed(remembered))
+    told = [entry for active in lore for entry in _lore(cache, active, character, room // 2)]
+    room -= _num_tokens(told)
+    examples = _examples(cache, character, room // 2)
+    room -= _num_tokens(examples)
+    if memory_tokens is not None:
+        room = min(room, memory_tokens)
+    entries = [*fixed, *told, *examples, *_remembered(cache, memory, character.name, room)]
+    return Prompt(tuple(b for _, b in entries), tuple(source for source, _ in entries))
 
 
-def turn_text(turn: Turn, agent_name: str) -> str:
-    """A finished turn as the text of its block."""
-    if turn.kind == "event":
-        return f"Event: {collapse(turn.text)}"
-    return f"{event_text(turn.speaker, turn.text)}\n{agent_name}: {collapse(turn.reply or '')}"
+_Entry = tuple[str, Block]
 
 
-def event_text(speaker: str, text: str) -> str:
-    """What somebody says, on one line, so that no text can speak for another."""
-    name = collapse(speaker)
-    return f"{name[:1].upper()}{name[1:]}: {collapse(text)}"
+def _num_tokens(entries: Iterable[_Entry]) -> int:
+    return sum(len(block) for _, block in entries)

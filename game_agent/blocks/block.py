@@ -9,18 +9,27 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from game_agent.errors import InvalidInput
+
 Ints = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Token ids ``[n]`` int32, n ≥ 1, and where they come from (for people to read)."""
+    """Token ids ``[n]`` int32, n ≥ 1, and where they come from (for people to read).
+
+    Raises :class:`InvalidInput` when there are none, or one is negative.
+    """
 
     tokens: Ints
     source: str = ""
     digest: bytes = field(init=False)
+    highest: int = field(init=False)
 
     def __post_init__(self) -> None:
+        if not len(self.tokens) or self.tokens.min() < 0:
+            raise InvalidInput("a block needs at least one token, and none below 0", where="blocks")
+        object.__setattr__(self, "highest", int(self.tokens.max()))
         object.__setattr__(self, "digest", _hash(self.tokens.tobytes()))
 
     def __len__(self) -> int:

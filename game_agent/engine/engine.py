@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 from itertools import groupby
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from game_agent.blocks.block import Block
+from game_agent.blocks.block import Block, block_key
 from game_agent.blocks.store import BlockStore
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
@@ -26,13 +27,17 @@ from game_agent.engine.request import (
 )
 from game_agent.engine.scheduler import select
 from game_agent.engine.sequence import Chunk, Sequence
-from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
+from game_agent.errors import GameAgentError, InvalidInput, Overloaded, TooLarge, Unavailable
 from game_agent.metrics import EngineMetrics
 from game_agent.model.planner import build_step
 from game_agent.model.runner import ModelRunner
 from game_agent.text.stream import TextStream
 
 log = logging.getLogger(__name__)
+
+
+IdleSource = Callable[[], Iterable[Block]]
+"""Blocks that will be asked for, as things stand now. Called from the engine's thread."""
 
 
 class Handle:
@@ -73,6 +78,8 @@ class Engine:
         self._arrivals = 0
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._idle_source: IdleSource | None = None
+        self._may_have_idle_work = False
 
     # Called from any thread
 
@@ -118,6 +125,18 @@ class Engine:
         self.submit_all(list(zip(requests, waiters, strict=True)))
         return [waiter.wait() for waiter in waiters]
 
+    def set_idle_source(self, source: IdleSource) -> None:
+        """Whom to ask for blocks to encode while nobody waits for an answer."""
+        self._idle_source = source
+
+    def poke(self) -> None:
+        """The idle source has something new."""
+        with self._wake:
+            if not self._closed:
+                self._may_have_idle_work = True
+                self._start()
+                self._wake.notify()
+
     def close(self) -> None:
         """Stop; what is still open ends as ``cancelled``. May be called again."""
         with self._wake:
@@ -134,9 +153,16 @@ class Engine:
             raise TooLarge(
                 f"the prompt has {context} tokens, the model's context holds {room}", where="event"
             )
-        highest = max([int(b.tokens.max()) for b in request.blocks] + [*request.event.tolist(), 0])
-        if highest >= self.runner.vocab_size:
-            raise TooLarge(f"token id {highest} is outside the vocabulary", where="event")
+        event = request.event
+        lowest = int(event.min(initial=0))
+        highest = max((b.highest for b in request.blocks), default=0)
+        highest = max(highest, int(event.max(initial=0)))
+        if lowest < 0 or highest >= self.runner.vocab_size:
+            wrong = lowest if lowest < 0 else highest
+            raise InvalidInput(
+                f"token id {wrong} is outside the vocabulary of {self.runner.vocab_size}",
+                where="event",
+            )
 
     def _sequence(self, request: Request, listener: Listener, now_s: float) -> Sequence:
         self._arrivals += 1
@@ -159,10 +185,18 @@ class Engine:
         while True:
             with self._wake:
                 while not (self._closed or self._inbox or self._endings or self._num_held):
+                    if self._may_have_idle_work:
+                        break
                     self._wake.wait()
                 if self._closed:
                     break
-            self.step()
+            try:
+                self.step()
+            except Exception as error:
+                # A mistake of ours; but nobody may wait for ever for an answer.
+                log.exception("the step loop failed")
+                for sequence in [*self._running, *self._waiting]:
+                    self._fail(sequence, GameAgentError(f"the engine failed: {error}"))
         for sequence in [*self._running, *self._waiting, *self._inbox]:
             self._finish(sequence, "cancelled")
 
@@ -173,6 +207,8 @@ class Engine:
     def step(self) -> None:
         """Take in what is new, compute one forward pass, hand out what it gave."""
         self._take_in()
+        if not self._num_held:
+            self._take_idle_work()
         self._admit()
         chunks = select(self._running, self.settings.step_tokens)
         if not chunks:
@@ -200,6 +236,33 @@ class Engine:
             deadline = sequence.request.deadline_s
             if deadline is not None and now >= deadline:
                 self._finish(sequence, "deadline")
+
+    def _take_idle_work(self) -> None:
+        """With nothing else to do, make some blocks ready that will be asked for.
+
+        They are asked for one step at a time, so that what has been superseded by then is never
+        encoded, and a question waits for one short step at most.
+        """
+        with self._wake:
+            wanted, self._may_have_idle_work = self._may_have_idle_work, False
+        if not wanted or self._idle_source is None:
+            return
+        blocks: list[Block] = []
+        num_tokens = 0
+        for block in self._idle_source():
+            if block_key(self.runner.digest, block) in self.store:
+                continue
+            if blocks and num_tokens + len(block) > self.settings.idle_tokens:
+                with self._wake:
+                    self._may_have_idle_work = True  # the rest, in the next idle step
+                break
+            blocks.append(block)
+            num_tokens += len(block)
+        if blocks:
+            request = Request(tuple(blocks), np.empty(0, np.int32), max_tokens=0, priority=-1)
+            with self._wake:
+                self._num_open += 1
+            self._waiting.append(self._sequence(request, Waiter(), self._clock.now_s()))
 
     def _admit(self) -> None:
         """Move waiting requests to running, in order, while there is room."""
@@ -255,9 +318,13 @@ class Engine:
 
     def _draw(self, sequence: Sequence, logits: Tensor) -> None:
         sampling = sequence.request.sampling
-        token = self.runner.kernels.sample(
-            logits, sampling.temperature, sampling.top_p, sequence.generator
-        )
+        try:
+            token = self.runner.kernels.sample(
+                logits, sampling.temperature, sampling.top_p, sequence.generator
+            )
+        except RuntimeError as error:  # logits that are no numbers, from broken weights
+            self._fail(sequence, GameAgentError(f"no token could be drawn: {error}"))
+            return
         if sequence.first_token_s is None:
             sequence.first_token_s = self._clock.now_s()
         if token in self.runner.stop_token_ids:

@@ -61,6 +61,8 @@ class Request:
             )
         if self.max_tokens < 0:
             raise InvalidInput("max_tokens must not be negative", where="max_tokens")
+        if self.max_tokens == 0 and len(self.event) and not self.score:
+            raise InvalidInput("max_tokens must be at least 1 for a reply", where="max_tokens")
         if not self.blocks and not len(self.event):
             raise InvalidInput("a request needs blocks or an event", where="event")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,19 @@ from game_agent.model.weights import LayerWeights, Weights
 from game_agent_kernels import Kernels, Plan
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """A step on its device: tokens, slots [T] int64, cos, sin [T, rotary_dim / 2], out_rows [O]."""
+
+    tokens: Tensor
+    cos: Tensor
+    sin: Tensor
+    slots: Tensor
+    out_rows: Tensor
+    plan: Plan
+    out_plan: Plan
+
+
 class Decoder:
     """Covers the Llama-shaped families; what differs between them is in the spec and weights."""
 
@@ -21,31 +36,44 @@ class Decoder:
         self.spec = spec
         self.weights = weights
         self.rope = Rope(spec.rope)
-        self._kernels = kernels
+        self.kernels = kernels
         self._scale = spec.head_dim**-0.5
 
-    @torch.inference_mode()
+    @property
+    def device(self) -> torch.device:
+        return self.weights.embedding.device
+
     def forward(self, step: Step, pool: PagePool) -> Tensor:
         """Run ``step``: writes keys and values of all its rows into ``pool``.
 
         Returns logits [len(step.out_rows), vocab] in float32.
         """
-        device = self.weights.embedding.device
-        residual = F.embedding(torch.from_numpy(step.tokens).to(device), self.weights.embedding)
-        cos, sin = (
-            torch.from_numpy(a).to(device) for a in self.rope.encoding(step.plan.row_positions)
+        cos, sin = self.rope.encoding(step.plan.row_positions)
+        inputs = Inputs(
+            tokens=torch.from_numpy(step.tokens).to(self.device),
+            cos=torch.from_numpy(cos).to(self.device),
+            sin=torch.from_numpy(sin).to(self.device),
+            slots=torch.from_numpy(step.plan.row_slots).to(self.device),
+            out_rows=torch.from_numpy(step.out_rows).to(self.device),
+            plan=step.plan,
+            out_plan=step.out_plan,
         )
-        slots = torch.from_numpy(step.plan.row_slots).to(device)
-        out_rows = torch.from_numpy(step.out_rows).to(device)
+        return self.compute(inputs, pool)
+
+    @torch.inference_mode()
+    def compute(self, inputs: Inputs, pool: PagePool) -> Tensor:
+        """:meth:`forward` without the way to the device, so that a CUDA graph can capture it."""
+        residual = F.embedding(inputs.tokens, self.weights.embedding)
+        num_rows, num_out = len(inputs.tokens), len(inputs.out_rows)
         last = self.spec.num_layers - 1
         delta: Tensor | None = None
         for i, layer in enumerate(self.weights.layers):
             x, residual = self._norm(residual, delta, layer.input_norm)
-            q = self._kernels.rope_store(
+            q = self.kernels.rope_store(
                 F.linear(x, layer.qkv, layer.qkv_bias),
-                cos,
-                sin,
-                slots,
+                inputs.cos,
+                inputs.sin,
+                inputs.slots,
                 pool.keys[i],
                 pool.values[i],
                 num_heads=self.spec.num_heads,
@@ -53,11 +81,12 @@ class Decoder:
                 k_norm=layer.k_norm,
                 eps=self.spec.norm_eps,
             )
-            plan = step.plan
-            if i == last and len(step.out_rows) < step.plan.num_rows:
-                if not len(step.out_rows):
+            plan = inputs.plan
+            if i == last and num_out < num_rows:
+                if not num_out:
                     return q.new_empty(0, self.spec.vocab_size, dtype=torch.float32)
-                q, residual, plan = q[out_rows], residual[out_rows], step.out_plan
+                rows, plan = inputs.out_rows, inputs.out_plan
+                q, residual = q[rows], residual[rows]
             delta, residual = self._layer(layer, q, residual, i, plan, pool)
         x, _ = self._norm(residual, delta, self.weights.norm)
         return F.linear(x, self.weights.head).float()
@@ -66,18 +95,18 @@ class Decoder:
         self, layer: LayerWeights, q: Tensor, residual: Tensor, i: int, plan: Plan, pool: PagePool
     ) -> tuple[Tensor, Tensor]:
         """Attention and MLP: q [T, heads, dim], residual [T, hidden] -> (MLP output, residual)."""
-        attended = self._kernels.segment_attention(
+        attended = self.kernels.segment_attention(
             q, pool.keys[i], pool.values[i], plan, self._scale
         )
         out = F.linear(attended.flatten(1), layer.out, layer.out_bias)
         x, residual = self._norm(residual, out, layer.post_norm)
         gate_up = F.linear(x, layer.gate_up, layer.gate_up_bias)
-        return F.linear(self._kernels.silu_mul(gate_up), layer.down, layer.down_bias), residual
+        return F.linear(self.kernels.silu_mul(gate_up), layer.down, layer.down_bias), residual
 
     def _norm(
         self, residual: Tensor, delta: Tensor | None, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(norm of residual + delta, that sum)."""
         if delta is None:
-            return self._kernels.rms_norm(residual, weight, self.spec.norm_eps), residual
-        return self._kernels.add_rms_norm(residual, delta, weight, self.spec.norm_eps)
+            return self.kernels.rms_norm(residual, weight, self.spec.norm_eps), residual
+        return self.kernels.add_rms_norm(residual, delta, weight, self.spec.norm_eps)

@@ -11,6 +11,7 @@ from torch import Tensor
 from game_agent.blocks.pool import PagePool, pages_for
 from game_agent.errors import InvalidInput, ModelError
 from game_agent.model.decoder import Decoder
+from game_agent.model.graphs import DecoderGraphs, Progress, capture_on_cuda
 from game_agent.model.planner import Step
 from game_agent.model.rope import Rope
 from game_agent.model.spec import ModelSpec, load_spec
@@ -42,6 +43,7 @@ class ModelRunner:
         self.kernels = kernels
         self.digest = decoder.weights.digest
         self.stop_token_ids = frozenset((*spec.stop_token_ids, *encoder.stop_token_ids))
+        self._graphs: DecoderGraphs | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -59,8 +61,24 @@ class ModelRunner:
     def vocab_size(self) -> int:
         return self.spec.vocab_size
 
+    def capture_graphs(self, progress: Progress | None = None) -> None:
+        """Capture short passes as CUDA graphs, where device and kernels can; seconds, once.
+
+        ``progress`` hears (how many are done, of how many).
+        """
+        if self.pool.keys.is_cuda and self.kernels.capturable and self.pool.num_free > 1:
+            capture = capture_on_cuda()
+            self._graphs = DecoderGraphs(self.decoder, self.pool, capture, progress=progress)
+
     def forward(self, step: Step) -> Tensor:
-        """Logits [rows asked for, vocab] float32; keys and values of all rows go into the pool."""
+        """Logits [rows asked for, vocab] float32; keys and values of all rows go into the pool.
+
+        Where passes are captured, logits may be overwritten by the next call.
+        """
+        if self._graphs is not None:
+            logits = self._graphs.forward(step)
+            if logits is not None:
+                return logits
         return self.decoder.forward(step, self.pool)
 
 
@@ -72,12 +90,14 @@ def load_runner(
     dtype: str | None = None,
     prompt_format: str | None = None,
     backend: str | None = None,
+    progress: Progress | None = None,
 ) -> ModelRunner:
     """Load a Hugging Face checkpoint folder (config.json, tokenizer.json, safetensors).
 
     device:  "cpu", "cuda", …; None is the best there is
     dtype:   "float32", "bfloat16", "float16"; None is float32 on a CPU, bfloat16 elsewhere
     backend: which kernels; None is the fastest
+    progress: hears (how many are done, of how many) while CUDA graphs are captured
 
     Raises :class:`ModelError` for an unusable folder, :class:`InvalidInput` for a wrong setting.
     """
@@ -99,7 +119,9 @@ def load_runner(
         raise InvalidInput(str(error), where="backend") from None
     pool = _pool(spec, kv_memory_bytes, kind, where)
     encoder = PromptEncoder(tokenizer, format_for(tokenizer, prompt_format))
-    return ModelRunner(path.name, spec, Decoder(spec, weights, kernels), pool, encoder, kernels)
+    runner = ModelRunner(path.name, spec, Decoder(spec, weights, kernels), pool, encoder, kernels)
+    runner.capture_graphs(progress)
+    return runner
 
 
 def _pool(spec: ModelSpec, memory_bytes: int, dtype: torch.dtype, device: torch.device) -> PagePool:

@@ -1,0 +1,199 @@
+"""Whole forward passes as CUDA graphs: captured per size at start-up, replayed from one buffer.
+
+A forward pass of a few rows is hundreds of small kernels, and launching them takes longer than
+running them. A captured pass is launched at once, but its sizes and addresses are fixed: so a step
+is padded to the next bucket, and all that describes it travels to a fixed place in one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from game_agent.blocks.pool import PagePool
+from game_agent.model.buckets import BUCKETS, Bucket, Places, choose, pad_step
+from game_agent.model.decoder import Decoder, Inputs
+from game_agent.model.planner import Run, Step, build_step, no_segments
+from game_agent_kernels import PAGE_TOKENS, Plan
+from game_agent_kernels.segment_attention.worklist import (
+    HEADER_WORDS,
+    LAUNCH,
+    Launch,
+    WorkList,
+    divide,
+    num_processors,
+    tiling_for,
+)
+
+Progress = Callable[[int, int], None]
+Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
+
+# Room for the description of a step: 8 MiB hold the segments of sixteen thousand blocks.
+NUM_WORDS = 2**21
+# More runs than these and row tiles for all tokens make a step too ragged for a bucket's grid.
+MAX_RUNS = 64
+# What segments are taken to hold when the tiles of keys are sized.
+MEAN_KEYS = 64.0
+
+
+def capture_on_cuda() -> Capture:
+    """How graphs are captured; all of them share the memory of what they compute in between."""
+    memory = torch.cuda.graph_pool_handle()
+
+    def capture(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        # Compiles kernels and makes libraries take their work space, which no capture may do.
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            run()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=memory):
+            result = run()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return result
+
+        return replay
+
+    return capture
+
+
+class DecoderGraphs:
+    """Captured forward passes of one decoder over one page pool, of which they take a page."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        pool: PagePool,
+        capture: Capture,
+        *,
+        buckets: Sequence[Bucket] = BUCKETS,
+        num_words: int = NUM_WORDS,
+        progress: Progress | None = None,
+    ) -> None:
+        """Capture a graph for every bucket; ``progress`` hears (how many are done, of how many).
+
+        Raises ``MemoryError`` when the pool has no page left for the keys of added rows.
+        """
+        self._rope = decoder.rope
+        self._scratch_slot = int(pool.allocate(1)[0]) * PAGE_TOKENS
+        device = decoder.device
+        self._words = torch.zeros(num_words, dtype=torch.int32, device=device)
+        self._staging = torch.zeros(num_words, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._graphs: dict[Bucket, _Graph] = {}
+        # The largest first: later ones find its memory to share.
+        for done, bucket in enumerate(sorted(buckets, key=lambda b: -b.num_tokens), 1):
+            graph = _Graph(bucket, decoder, pool, self._words)
+            self._upload(graph, self._empty_step(bucket))
+            graph.capture(capture)
+            self._graphs[bucket] = graph
+            if progress is not None:
+                progress(done, len(buckets))
+
+    def forward(self, step: Step) -> Tensor | None:
+        """Logits as :meth:`Decoder.forward`'s, or None where no bucket takes ``step``.
+
+        They may lie in the graph's own memory: read them before the next call.
+        """
+        bucket = choose(tuple(self._graphs), step)
+        if bucket is None:
+            return None
+        graph = self._graphs[bucket]
+        if not self._upload(graph, pad_step(step, bucket, self._scratch_slot)):
+            return None
+        logits = graph.replay()
+        if bucket.num_outputs < bucket.num_tokens or len(step.out_rows) == step.plan.num_rows:
+            return logits[: len(step.out_rows)]
+        return logits[torch.from_numpy(step.out_rows).to(logits.device, non_blocking=True)]
+
+    def _empty_step(self, bucket: Bucket) -> Step:
+        segments = no_segments(len(self._rope.inv_freq))
+        slots = np.array([self._scratch_slot], np.int64)
+        step = build_step([Run(np.zeros(1, np.int32), 0, slots, segments, num_logits=1)])
+        return pad_step(step, bucket, self._scratch_slot)
+
+    def _upload(self, graph: _Graph, step: Step) -> bool:
+        """Bring a padded step to the device in one copy; False where it does not fit."""
+        works = graph.divide(step)
+        if works is None or graph.places.num_words(works) > len(self._words):
+            return False
+        if self._copied is not None:
+            # The copy of the step before may still read what is written now.
+            self._copied.synchronize()
+        cos, sin = self._rope.encoding(step.plan.row_positions)
+        end = graph.places.write(self._staging.numpy(), step, cos, sin, works)
+        self._words[:end].copy_(self._staging[:end], non_blocking=True)
+        if self._copied is not None:
+            self._copied.record()
+        return True
+
+
+class _Graph:
+    """One bucket: its places in the words, its tilings, and its captured pass."""
+
+    replay: Callable[[], Tensor]
+
+    def __init__(self, bucket: Bucket, decoder: Decoder, pool: PagePool, words: Tensor) -> None:
+        half = len(decoder.rope.inv_freq)
+        self.places = Places(bucket, half)
+        self._decoder, self._pool = decoder, pool
+        self._launches = [_launch(bucket.num_tokens, bucket.run_rows, decoder, words)]
+        if bucket.num_outputs < bucket.num_tokens:
+            out_words = words[HEADER_WORDS:]
+            self._launches.append(_launch(bucket.num_outputs, 1, decoder, out_words))
+        plans = [_fixed_plan(launch, half) for launch in self._launches]
+        self._inputs = self._views(words, half, plans[0], plans[-1])
+
+    def _views(self, words: Tensor, half: int, plan: Plan, out_plan: Plan) -> Inputs:
+        at, angles = self.places, words.view(torch.float32)
+        return Inputs(
+            tokens=words[at.tokens].view(torch.int64),
+            cos=angles[at.cos].view(-1, half),
+            sin=angles[at.sin].view(-1, half),
+            slots=words[at.slots].view(torch.int64),
+            out_rows=words[at.out_rows].view(torch.int64),
+            plan=plan,
+            out_plan=out_plan,
+        )
+
+    def capture(self, capture: Capture) -> None:
+        """Make ready for replays; the words must describe a step of this bucket."""
+        self.replay = capture(lambda: self._decoder.compute(self._inputs, self._pool))
+
+    def divide(self, step: Step) -> list[WorkList] | None:
+        """Work lists of the step's plans; None where one has more items than the graph's grid."""
+        plans = (step.plan, step.out_plan)[: len(self._launches)]
+        launches = self._launches
+        works = [divide(p, one.tiling) for p, one in zip(plans, launches, strict=True)]
+        fits = all(len(w.items) <= one.num_items for w, one in zip(works, launches, strict=True))
+        return works if fits else None
+
+
+def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch:
+    """The largest work list of a captured pass over ``rows`` rows."""
+    spec = decoder.spec
+    tiling = tiling_for(
+        run_rows,
+        MEAN_KEYS,
+        heads=spec.num_heads,
+        kv_heads=spec.num_kv_heads,
+        dim=spec.head_dim,
+        processors=num_processors(decoder.device),
+    )
+    row_tiles = min(rows, MAX_RUNS + -(-rows // tiling.rows))
+    num_items = row_tiles + tiling.wanted
+    return Launch(words, tiling, num_items, num_items, rotates=True, merges=True)
+
+
+def _fixed_plan(launch: Launch, half: int) -> Plan:
+    """A plan that stands for whatever tables its launch finds."""
+    none = np.zeros(1, np.int32)
+    plan = Plan(none, none, no_segments(half), np.empty(0, np.int32), np.empty(0, np.int64))
+    plan.derived[LAUNCH] = launch
+    return plan

@@ -1,0 +1,1 @@
+"""A long, mixed load on a server, and what it measured."""
