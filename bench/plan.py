@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--out", default=None, help="write the table to this file as well")
     args = parser.parse_args()
     work = Bookkeeping(load_runner(args.model, kv_memory_bytes=2**28), args.blocks)
-    report = f"""{args.blocks} blocks of {BLOCK_TOKENS} tokens, all in the store; medians of {REPEATS}.
+    report = f"""{args.blocks} blocks of {BLOCK_TOKENS} tokens, all cached; medians of {REPEATS}.
 
 | | ms |
 |---|---:|
