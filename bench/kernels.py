@@ -1,4 +1,4 @@
-"""GFLOP/s of the compiled attention kernel beside torch's, in the same run.
+"""GFLOP/s of the compiled attention and linear layers beside torch's, in the same run.
 
 ``python bench/kernels.py [--threads N] [--repeats N]``. A kernel whose answer is not the
 reference's is not timed: the program ends with status 1. Times are medians of
@@ -16,6 +16,7 @@ from statistics import median
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -27,7 +28,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from kernel_plans import PlanBuilder, RunShape  # noqa: E402
 
-from game_agent_kernels import Plan, native, set_num_threads  # noqa: E402
+from game_agent_kernels import PackedLinear, Plan, native, set_num_threads  # noqa: E402
+from game_agent_kernels.linear import cpu as cpu_linear  # noqa: E402
 from game_agent_kernels.segment_attention import cpu, reference  # noqa: E402
 
 HEADS, KV_HEADS = 4, 2
@@ -80,6 +82,9 @@ CASES = [
     Case("causal prefill of 4096", 64, 4096, 0, 0),
     Case("300 causal encodes of 27", 64, 27, 0, 0, num_runs=300),
 ]
+
+LINEAR_SHAPES = [(256, 1536), (256, 512), (768, 256), (256, 4096)]
+LINEAR_ROWS = [1, 8, 50, 178, 512, 2048]
 
 
 def torch_inputs(case: Case, q: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -139,8 +144,56 @@ def measure(case: Case, repeats: int) -> tuple[float, float]:
     return ours, theirs
 
 
-def main(threads: int = 2, repeats: int = 15, only: str = "") -> None:
-    """Print the table; ``only`` selects cases by a part of their name."""
+def measure_linear(rows: int, num_in: int, num_out: int, repeats: int) -> list[float]:
+    """Seconds of (the compiled layer, with 8-bit weights, torch), after a check of both."""
+    weight, x = torch.randn(num_out, num_in), torch.randn(rows, num_in)
+    packed, small = cpu_linear.pack_linear(weight), cpu_linear.pack_linear(weight, bits=8)
+    for ours in (packed, small):
+        expected = F.linear(x.double(), dequantised(ours).double())
+        error = float((cpu_linear.linear(x, ours) - expected).abs().max())
+        if not error < TOLERANCE * num_in**0.5:
+            raise SystemExit(f"{rows} × {num_in} → {num_out}: off by {error:.2e}; not timed")
+    return seconds(
+        [
+            lambda: cpu_linear.linear(x, packed),
+            lambda: cpu_linear.linear(x, small),
+            lambda: F.linear(x, weight),
+        ],
+        repeats,
+    )
+
+
+def dequantised(packed: PackedLinear) -> Tensor:
+    """Weights [out, in] as the layer uses them."""
+    weight = cpu_linear.unpack(packed).weight
+    return weight if packed.scale is None else weight * packed.scale[:, None]
+
+
+def linear_table(threads: int, repeats: int) -> Table:
+    """All shapes and numbers of rows."""
+    table = Table(title=f"linear layers, {native.instruction_sets()[0]}, {threads} threads")
+    columns = ("in → out", "rows", "µs", "GFLOP/s", "int8 µs", "torch µs", "ratio", "int8 ratio")
+    for column in columns:
+        table.add_column(column, justify="right")
+    cases = [(shape, rows) for shape in LINEAR_SHAPES for rows in LINEAR_ROWS]
+    for shape, rows in track(cases, "linear", console=Console(stderr=True), transient=True):
+        num_in, num_out = shape
+        ours, small, theirs = measure_linear(rows, num_in, num_out, repeats)
+        table.add_row(
+            f"{num_in} → {num_out}",
+            str(rows),
+            f"{ours * 1e6:.0f}",
+            f"{2e-9 * rows * num_in * num_out / ours:.0f}",
+            f"{small * 1e6:.0f}",
+            f"{theirs * 1e6:.0f}",
+            f"{theirs / ours:.2f}",
+            f"{theirs / small:.2f}",
+        )
+    return table
+
+
+def main(threads: int = 2, repeats: int = 15, only: str = "", linear: bool = True) -> None:
+    """Print the tables; ``only`` selects attention's cases by a part of their name."""
     torch.set_num_threads(threads)
     set_num_threads(threads)
     sets = native.instruction_sets()
@@ -162,7 +215,9 @@ def main(threads: int = 2, repeats: int = 15, only: str = "") -> None:
                 f"{case.gflop / theirs:.0f}",
                 f"{theirs / ours:.1f}",
             )
-    Console().print(table)
+        Console().print(table)
+        if linear:
+            Console(width=100).print(linear_table(threads, repeats))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main() -> int:
         target=Target(args.endpoint) if args.endpoint else None,
         serve_args=["--model", args.model] if args.model else [],
     )
-    print(f"{result['counts']}\n{result['latencies']['ttft']['all']}\nsee {args.out}/soak.html")
+    print(f"{result['counts']}\n{result['latencies'].get('ttft')}\nsee {args.out}/soak.html")
     return 0 if result["is_clean"] else 1
 
 

@@ -5,6 +5,7 @@ GameAgentError
 │   ├── TooLarge      it is right in kind but above a limit
 │   └── Conflict      it does not follow from the present state (a gap in ``seq``)
 ├── NotFound          it names a world, an agent or a request that does not exist
+├── Unauthorized      it belongs to somebody else
 ├── Unavailable       the runtime cannot serve this now
 │   └── Overloaded    because its queues are full; try again after ``retry_after_ms``
 ├── ModelError        a checkpoint folder cannot be used
@@ -56,6 +57,12 @@ class NotFound(GameAgentError):
     """A world, an agent or a request of that name does not exist."""
 
     code = "not_found"
+
+
+class Unauthorized(GameAgentError):
+    """It belongs to a client with another key."""
+
+    code = "unauthorized"
 
 
 class Unavailable(GameAgentError):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from game_agent.agents.agent import Agent
-from game_agent.agents.character import Character
+from game_agent.agents.cards import Card
 from game_agent.agents.patch import Json
+from game_agent.agents.persona import Persona
 from game_agent.agents.prompt import BlockCache
+from game_agent.agents.rules import Rule, parse_rules
+from game_agent.agents.snapshot import Snapshot, read_snapshot, write_snapshot
 from game_agent.agents.world import World
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
@@ -54,6 +57,8 @@ class Runtime:
         *,
         device: str | None = None,
         dtype: str | None = None,
+        weights: str | None = None,
+        kv_dtype: str | None = None,
         settings: EngineSettings | None = None,
         prompt_format: str | None = None,
         backend: str | None = None,
@@ -62,8 +67,9 @@ class Runtime:
         """Load a checkpoint folder or Hub id; None is the bundled model.
 
         device: "cpu", "cuda", …; None is this machine's best. dtype: "float32", "bfloat16",
-        "float16"; None is float32 on a CPU and bfloat16 elsewhere. default_mode: "block" for models
-        that were block-fine-tuned, "full" for others.
+        "float16"; None is float32 on a CPU and bfloat16 elsewhere. weights: "int8" rounds them to
+        8 bits. kv_dtype: "bfloat16" halves what cached text takes on a CPU. default_mode: "block"
+        for models that were block-fine-tuned, "full" for others.
 
         Raises :class:`ModelError` for a folder that cannot be used.
         """
@@ -75,6 +81,8 @@ class Runtime:
             kv_memory_bytes=settings.kv_memory_bytes,
             device=device,
             dtype=dtype,
+            weights=weights,
+            kv_dtype=kv_dtype,
             prompt_format=prompt_format,
             backend=backend,
         )
@@ -106,17 +114,29 @@ class Runtime:
     def agents(self) -> Mapping[str, Agent]:
         return MappingProxyType(self._agents)
 
-    def world(self, name: str, state: Mapping[str, Json], *, seq: int = 0) -> World:
+    def world(
+        self,
+        name: str,
+        state: Mapping[str, Json],
+        *,
+        seq: int = 0,
+        partition: Sequence[Json | Rule] | None = None,
+    ) -> World:
         """A world of that name and state; an existing one gets the state and keeps its agents.
 
-        Raises :class:`InvalidInput` when the state is not a JSON object.
+        partition: rules for how it is cut (see :class:`Rule`); None: no rules, or those it has
+
+        Raises :class:`InvalidInput` when the state is not a JSON object, or a rule is wrong.
         """
+        rules = None if partition is None else parse_rules(partition)
         with self.lock:
             world = self._worlds.get(name)
             if world is None:
-                world = self._worlds[name] = World(name, state, seq=seq, lock=self.lock)
+                world = self._worlds[name] = World(
+                    name, state, seq, rules=rules or (), lock=self.lock
+                )
             else:
-                world.put(state, seq)
+                world.put(state, seq, rules)
             return world
 
     def get_world(self, name: str) -> World:
@@ -130,7 +150,7 @@ class Runtime:
         """Remove a world and its agents. Raises :class:`NotFound`."""
         with self.lock:
             world = self.get_world(name)
-            for agent in [a for a in self._agents.values() if a.world is world]:
+            for agent in self._agents_of(world):
                 self.remove_agent(agent.name)
             del self._worlds[name]
 
@@ -139,33 +159,50 @@ class Runtime:
         name: str,
         *,
         world: World | str,
-        profile: str | Mapping[str, Any],
+        profile: str | Mapping[str, Any] | None = None,
+        card: Card | Mapping[str, Any] | None = None,
         sees: Collection[str] = ("",),
         instructions: str = "",
+        memory_tokens: int | None = None,
     ) -> Agent:
         """An agent of that name; an existing one is changed and keeps its memory.
 
-        sees: JSON Pointers to the parts of the world that it knows; ``""`` is everything.
-        Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, sees).
+        profile:       text or fields; or ``card``, a Character Card, which brings its own name and
+                       lorebook
+        sees:          JSON Pointers to the parts of the world that it knows; ``""`` is everything
+        memory_tokens: most tokens of remembered turns in a prompt; None: as many as fit
+
+        Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees).
         """
+        if memory_tokens is not None and memory_tokens < 0:
+            raise InvalidInput("memory_tokens must not be negative", where="memory_tokens")
+        if card is not None and not isinstance(card, Card):
+            card = Card(card)
+        persona = Persona(name, profile, card, instructions)
         with self.lock:
             home = self.get_world(world) if isinstance(world, str) else world
-            character = Character(name, profile, instructions)
-            agent = self._agents.get(name)
-            if agent is None:
-                agent = self._agents[name] = Agent(
-                    character,
-                    home,
-                    sees,
-                    self.engine,
-                    self._cache,
-                    self.lock,
-                    self._clock,
-                    self._default_mode,
-                )
-            else:
-                agent.update(character, home, sees)
+            agent = self._put_agent(persona, home, sees)
+            agent.memory_tokens = memory_tokens
+            if card is not None and card.lorebook is not None:
+                agent.lore = card.lorebook
             return agent
+
+    def _put_agent(self, persona: Persona, world: World, sees: Collection[str]) -> Agent:
+        agent = self._agents.get(persona.name)
+        if agent is not None:
+            agent.update(persona, world, sees)
+            return agent
+        agent = self._agents[persona.name] = Agent(
+            persona,
+            world,
+            sees,
+            self.engine,
+            self._cache,
+            self.lock,
+            self._clock,
+            self._default_mode,
+        )
+        return agent
 
     def get_agent(self, name: str) -> Agent:
         """Raises :class:`NotFound`."""
@@ -179,6 +216,54 @@ class Runtime:
         with self.lock:
             self.get_agent(name).close()
             del self._agents[name]
+
+    def save(self, world: World | str) -> bytes:
+        """A world and its agents as a value for a game's save file: UTF-8 JSON, text only.
+
+        Raises :class:`NotFound`.
+        """
+        with self.lock:
+            home = self.get_world(world) if isinstance(world, str) else world
+            return write_snapshot(home, self._agents_of(home))
+
+    def restore(self, saved: bytes | Snapshot) -> World:
+        """The world and the agents of a save, as they were; open questions end unremembered.
+
+        A world or an agent of the same name becomes what it was; agents of that world which the
+        save does not have are removed. All or nothing: raises :class:`InvalidInput` for what is no
+        save, and where an agent of the save lives in another world.
+        """
+        snapshot = saved if isinstance(saved, Snapshot) else read_snapshot(saved)
+        with self.lock:
+            self._check_homes(snapshot)
+            world = self.world(
+                snapshot.world, snapshot.state, seq=snapshot.seq, partition=snapshot.rules
+            )
+            world.lore = snapshot.lore
+            names = {agent.persona.name for agent in snapshot.agents}
+            for agent in self._agents_of(world):
+                agent.abandon()
+                if agent.name not in names:
+                    self.remove_agent(agent.name)
+            for saved_agent in snapshot.agents:
+                agent = self._put_agent(saved_agent.persona, world, saved_agent.sees)
+                agent.memory = saved_agent.memory
+                agent.lore = saved_agent.lore
+                agent.memory_tokens = saved_agent.memory_tokens
+            return world
+
+    def _agents_of(self, world: World) -> list[Agent]:
+        return [agent for agent in self._agents.values() if agent.world is world]
+
+    def _check_homes(self, snapshot: Snapshot) -> None:
+        for index, saved in enumerate(snapshot.agents):
+            agent = self._agents.get(saved.persona.name)
+            if agent is not None and agent.world.name != snapshot.world:
+                raise InvalidInput(
+                    f"the agent {agent.name!r} of the save lives in the world "
+                    f"{agent.world.name!r} now; remove it there first",
+                    where=f"/agents/{index}/name",
+                )
 
     def stats(self) -> dict[str, object]:
         """Counters, latency quantiles and cache figures, as plain values."""

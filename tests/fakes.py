@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +12,18 @@ import jsonpatch
 import msgpack
 
 from game_agent.agents.agent import AskOptions
+from game_agent.agents.cards import Card
+from game_agent.agents.lore import Lorebook
+from game_agent.agents.memory import Memory
+from game_agent.agents.persona import Persona
+from game_agent.agents.rules import Rule
+from game_agent.agents.snapshot import Snapshot, write_snapshot
 from game_agent.clock import FakeClock
 from game_agent.errors import Conflict, InvalidInput, NotFound
 from game_agent.protocol.limits import Limits
 from game_agent.server.app import App
 from game_agent.server.backend import AskListener
+from game_agent.server.journal import Journal
 from game_agent.server.session import Peer
 from game_agent.server.settings import ServerSettings
 from game_agent.server.table import SessionTable
@@ -44,6 +51,8 @@ class FakeWorld:
         self.name = name
         self.state = state
         self.seq = seq
+        self.lore: Lorebook | None = None
+        self.rules: tuple[Rule, ...] = ()
         self._last: tuple[int, Any] | None = None
 
     @property
@@ -87,6 +96,9 @@ class FakeAsk:
         self._max_words = options.max_tokens
         self.options = options
         self.done = False
+        self._agent = agent
+        self._text = text
+        self.heard_chars: int | None = None
 
     def step(self) -> None:
         if self.done:
@@ -102,13 +114,19 @@ class FakeAsk:
         if not self.done:
             self._end("cancelled")
 
+    def heard(self, num_chars: int) -> None:
+        self.heard_chars = num_chars
+
     def fail(self, error: InvalidInput) -> None:
         self.done = True
         self._listener.on_error(error)
 
     def _end(self, reason: str) -> None:
         self.done = True
-        self._listener.on_done(FakeAnswer("".join(self._words[: self._num_said]), 0, reason))
+        reply = "".join(self._words[: self._num_said])
+        if self.options.remember:
+            self._agent.memory.add_turn("Player", self._text, reply)
+        self._listener.on_done(FakeAnswer(reply, 0, reason))
 
 
 class FakeAgent:
@@ -116,14 +134,34 @@ class FakeAgent:
         self.name = name
         self.speakers: list[str] = []
         self.num_warmed = 0
+        self.persona = Persona(name, "")
+        self.world_name = ""
+        self.sees: tuple[str, ...] = ("",)
+        self.memory_tokens: int | None = None
+        self.lore: Lorebook | None = None
         self._runtime = runtime
-        self._turns: list[dict[str, Any]] = []
+        self.memory = Memory()
 
-    def observe(self, text: str, game_time: float | None = None) -> None:
-        self._turns.append({"text": text, "game_time": game_time})
+    def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> None:
+        self.memory.observe(text, game_time, pinned=pinned)
+
+    @property
+    def world(self) -> FakeWorld:
+        return self._runtime.get_world(self.world_name)
+
+    def rewind(self, game_time: float) -> int:
+        return self.memory.rewind(game_time)
+
+    def inspect(self, text: str | None = None, *, speaker: str = "Player") -> list[dict[str, Any]]:
+        said = f"{speaker}: {text}"
+        return [{"source": "event", "text": said, "tokens": 3, "cached": False}]
 
     def history(self, last: int | None = None) -> list[dict[str, Any]]:
-        return self._turns if last is None else self._turns[len(self._turns) - last :]
+        return [
+            {"text": turn.text, "game_time": turn.game_time}
+            | ({"pinned": True} if turn.pinned else {})
+            for turn in self.memory.turns(last)
+        ]
 
     def warm(self) -> None:
         self.num_warmed += 1
@@ -166,9 +204,17 @@ class FakeRuntime:
             while any(not ask.done for ask in self.asks):
                 self.step()
 
-    def world(self, name: str, state: Mapping[str, Any], *, seq: int = 0) -> FakeWorld:
-        self.worlds[name] = FakeWorld(name, dict(state), seq)
-        return self.worlds[name]
+    def world(
+        self,
+        name: str,
+        state: Mapping[str, Any],
+        *,
+        seq: int = 0,
+        partition: Sequence[Rule] | None = None,
+    ) -> FakeWorld:
+        world = self.worlds[name] = FakeWorld(name, dict(state), seq)
+        world.rules = tuple(partition or ())
+        return world
 
     def get_world(self, name: str) -> FakeWorld:
         if name not in self.worlds:
@@ -184,12 +230,18 @@ class FakeRuntime:
         name: str,
         *,
         world: str,
-        profile: str | Mapping[str, Any],
+        profile: str | Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
         sees: Collection[str] = ("",),
         instructions: str = "",
+        memory_tokens: int | None = None,
     ) -> FakeAgent:
         self.get_world(world)
-        return self.agents.setdefault(name, FakeAgent(name, self))
+        agent = self.agents.setdefault(name, FakeAgent(name, self))
+        card = None if card is None else Card(card)
+        agent.persona = Persona(name, profile, card, instructions)
+        agent.world_name, agent.sees, agent.memory_tokens = world, tuple(sees), memory_tokens
+        return agent
 
     def get_agent(self, name: str) -> FakeAgent:
         if name not in self.agents:
@@ -199,6 +251,23 @@ class FakeRuntime:
     def remove_agent(self, name: str) -> None:
         self.get_agent(name)
         del self.agents[name]
+
+    def save(self, world: str) -> bytes:
+        agents = [agent for agent in self.agents.values() if agent.world_name == world]
+        return write_snapshot(self.get_world(world), agents)  # type: ignore[arg-type]
+
+    def restore(self, saved: Snapshot) -> FakeWorld:
+        world = self.world(saved.world, saved.state, seq=saved.seq)
+        world.lore = saved.lore
+        for name in [a.name for a in self.agents.values() if a.world_name == world.name]:
+            del self.agents[name]
+        for one in saved.agents:
+            agent = self.agents[one.persona.name] = FakeAgent(one.persona.name, self)
+            agent.world_name, agent.sees, agent.memory_tokens = (
+                *(world.name, one.sees, one.memory_tokens),
+            )
+            agent.persona, agent.memory, agent.lore = one.persona, one.memory, one.lore
+        return world
 
     def stats(self) -> dict[str, Any]:
         return {"num_asks": len(self.asks)}
@@ -216,10 +285,17 @@ class Desk:
         self.runtime.world("w", {"a": 1})
         for name in ("ann", "bob"):
             self.runtime.agent(name, world="w", profile="")
-        settings = ServerSettings(limits=limits or Limits())
-        self.sessions = SessionTable(settings, self.clock)
+        self.settings = ServerSettings(limits=limits or Limits())
+        self.sessions = SessionTable(self.settings, self.clock)
         self.posted: list[Callable[[], None]] = []
-        self.app = App(self.runtime, self.sessions, settings, self.clock, self.posted.append)
+        self.use(self.runtime)
+
+    def use(self, runtime: FakeRuntime, journal: Journal | None = None) -> None:
+        """Serve another runtime, and tell a journal of it."""
+        self.runtime = runtime
+        self.app = App(
+            *(runtime, self.sessions, self.settings, self.clock, self.posted.append, journal)
+        )
 
     def send(self, peer: str = "p", /, *, is_req: bool = False, **fields: Any) -> None:
         """Let a peer send a request; ``v`` is put in."""

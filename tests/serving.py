@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from fakes import FakeRuntime
 
@@ -15,15 +17,22 @@ ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE_S = 20.0
 
 
+def free_endpoint() -> str:
+    """An address that nobody listened at a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+
+
 @contextmanager
 def running(
-    runtime: FakeRuntime, *, limits: Limits | None = None, drain_s: float = 0.0
+    runtime: FakeRuntime, *, limits: Limits | None = None, drain_s: float = 0.0, **settings: Any
 ) -> Iterator[Server]:
     """Serve ``runtime`` until the block ends. It has the world ``w`` and the agent ``ann``."""
     runtime.world("w", {"a": 1})
     runtime.agent("ann", world="w", profile="")
-    settings = ServerSettings(bind=ANY_PORT, limits=limits or Limits(), drain_s=drain_s)
-    with Server(runtime, settings) as server:
+    chosen = {"bind": ANY_PORT, "limits": limits or Limits(), "drain_s": drain_s, **settings}
+    with Server(runtime, ServerSettings(**chosen)) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
         try:

@@ -55,8 +55,25 @@ def test_operations(client: Client, runtime: FakeRuntime) -> None:
     assert client.ask("cat", "hello", speaker="Eve", max_tokens=9).text == "cat heard hello."
     assert runtime.agents["cat"].speakers == ["Eve"]
     assert runtime.asks[-1].options.max_tokens == 9
+    assert client.lore_put([{"keys": ["x"], "content": "y"}], world="v", scan_depth=2) == {
+        "entries": 1,
+        "blocks": 1,
+    }
+    client.observe("cat", "lightning", game_time=9, pin=True)
+    saved = client.save("v")
+    assert client.rewind("cat", 2) == 1
+    assert client.load(saved) == {"world": "v", "agents": ["cat"]}
+    assert client.history("cat", last=1)[0]["pinned"]
+    assert client.inspect("cat", "hi")[-1]["source"] == "event"
+    stream = client.stream("cat", "x")
+    stream.result()
+    stream.heard(3)
+    assert runtime.asks[-1].heard_chars == 3
+    card = {"spec": "chara_card_v2", "data": {"name": "Cat"}}
+    client.agent_put("cat", world="v", card=card, memory_tokens=5)
+    assert runtime.agents["cat"].memory_tokens == 5
     assert not client.cancel(1)
-    assert client.stats()["num_asks"] == 1
+    assert client.stats()["num_asks"] == 2
     client.agent_delete("cat")
     client.world_delete("v")
     with pytest.raises(ServerError) as caught:

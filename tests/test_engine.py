@@ -238,7 +238,7 @@ def test_a_block_needs_tokens() -> None:
 def test_weights_that_give_no_numbers_fail_the_request_alone(engine: Engine) -> None:
     rng = random.Random(17)
     request = Request((), ids(rng, 5), max_tokens=3, sampling=Sampling(1.0, 1.0, 0))
-    head = engine.runner.decoder.weights.head
+    head = engine.runner.decoder.weights.head.weight
     good = head.clone()
     head.fill_(float("nan"))
     with pytest.raises(GameAgentError, match="no token could be drawn"):

@@ -22,10 +22,25 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"protocol"},
     "server": {"protocol", "runtime", "agents"},
     "training": {"agents", "text", "model", "runtime"},
+    "inspecting": {"agents", "text", "model", "runtime"},
     "chat": {"runtime", "agents"},
-    "cli": {"chat", "server", "runtime", "engine", "training", "demos", "kernels"},
+    "soak": {"protocol"},
+    "top": {"client"},
+    "cli": {
+        "chat",
+        "client",
+        "server",
+        "soak",
+        "top",
+        "runtime",
+        "engine",
+        "training",
+        "demos",
+        "inspecting",
+    }
+    | {"kernels"},
     "demos": {"client", "runtime", "server", "agents"},
-    "bench": {"runtime", "engine", "model", "blocks", "kernels"},
+    "bench": {"soak", "runtime", "engine", "model", "blocks", "text", "training", "kernels"},
     **dict.fromkeys(FOUNDATIONS, FOUNDATIONS),
 }
 

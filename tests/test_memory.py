@@ -97,7 +97,8 @@ def test_a_wrong_save_is_refused(change, where):
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"version": 2}, "/version"),
+        ({"version": 3}, "/version"),
+        ({"version": 0}, "/version"),
         ({"turns": None}, "/turns"),
         ({"turns": [TURN, TURN]}, "/turns/1/index"),
         ({"next_index": 0}, "/next_index"),

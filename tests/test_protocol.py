@@ -131,7 +131,7 @@ def test_ids(value: object, read: object) -> None:
         ({"v": None}, "v"),
         ({"v": True}, "v"),
         ({"op": None}, "op"),
-        ({"op": "save"}, "op"),
+        ({"op": "save"}, "agent"),
         ({"id": True}, "id"),
         ({"colour": 1}, "colour"),
         ({"agent": ""}, "agent"),

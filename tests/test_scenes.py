@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from game_agent.agents.partition import partition
-from game_agent.training import phrases, sections
+from game_agent.training import phrases, questions, sections
 from game_agent.training.draft import Draft
 from game_agent.training.house import add_house
 from game_agent.training.names import Names, is_held_out, spoken_list, the
@@ -63,7 +63,7 @@ def test_what_can_be_asked_stands_in_the_blocks(seed: int) -> None:
             assert number in text
     facts = {(fact.kind, fact.subject) for fact in scene.facts}
     assert not facts & {(fact.kind, fact.subject) for fact in scene.absent}
-    assert {fact.answer for fact in scene.absent} <= {phrases.UNKNOWN}
+    assert {fact.answer for fact in scene.absent} <= {questions.UNKNOWN}
 
 
 def place_of(entry: dict[str, Any]) -> str:
@@ -151,7 +151,7 @@ def test_training_never_asks_in_held_out_words() -> None:
     held_out = {
         wordings[-1].format(e=fact.subject)
         for fact in scene.facts
-        for wordings in [phrases.QUESTIONS[fact.kind]]
+        for wordings in [questions.QUESTIONS[fact.kind]]
     }
     seen = {q.event.partition(": ")[2] for q in make_questions(rng, scene, 2000)}
     others = make_questions(rng, scene, 200, held_out_wording=True)
@@ -171,7 +171,7 @@ def test_every_kind_of_question_comes_up() -> None:
     rng = random.Random(0)
     scenes = [make_scene(rng, 10) for _ in range(200)]
     kinds = {fact.kind for scene in scenes for fact in scene.facts}
-    assert kinds | set(phrases.SMALL_TALK) == set(phrases.QUESTIONS)
+    assert kinds | set(questions.SMALL_TALK) == set(questions.QUESTIONS)
 
 
 @pytest.mark.parametrize(

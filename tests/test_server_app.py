@@ -10,7 +10,7 @@ from fakes import Desk, an_ask, brief
 
 from game_agent.errors import InvalidInput, Overloaded
 from game_agent.protocol.limits import Limits
-from game_agent.protocol.messages import NOT_OFFERED, REQUESTS
+from game_agent.protocol.messages import REQUESTS
 
 
 @pytest.fixture
@@ -29,7 +29,6 @@ def test_hello_tells_what_the_server_can_and_allows(desk: Desk) -> None:
         "modes": ["block", "full"],
     }
     assert set(REQUESTS) < set(reply["capabilities"])
-    assert not NOT_OFFERED & set(reply["capabilities"])
     assert reply["limits"]["max_frame_bytes"] == Limits().max_frame_bytes
     assert reply["expiry_ms"] >= 60_000
     assert desk.ask_for(id=1, op="hello")["session"] == reply["session"]
@@ -43,16 +42,21 @@ def test_hello_tells_what_the_server_can_and_allows(desk: Desk) -> None:
         ({"op": "hello", "name": "x"}, ("invalid", "name")),
         ({"op": "dance"}, ("unknown_op", "op")),
         ({"op": 5}, ("invalid", "op")),
-        ({"op": "save", "world": "w"}, ("invalid", "op")),
+        ({"op": "save", "world": "nowhere"}, ("not_found", "world")),
         ({"op": "world.get", "world": "nowhere"}, ("not_found", "world")),
         ({"op": "world.delete", "world": "nowhere"}, ("not_found", "world")),
         ({"op": "world.put", "world": "v", "state": []}, ("invalid", "state")),
-        ({"op": "world.put", "world": "v", "state": {}, "partition": []}, ("invalid", "partition")),
+        ({"op": "world.put", "world": "v", "state": {}, "partition": {}}, ("invalid", "partition")),
+        (
+            {"op": "world.put", "world": "v", "state": {}, "partition": [{"path": "a"}]},
+            ("invalid", "partition.0.path"),
+        ),
         ({"op": "world.patch", "world": "w"}, ("invalid", "patch")),
         ({"op": "world.patch", "world": "w", "patch": [], "merge": {}}, ("invalid", "patch")),
         ({"op": "agent.put", "agent": "x", "world": "w"}, ("invalid", "profile")),
         ({"op": "agent.put", "agent": "x", "world": "?", "profile": ""}, ("not_found", "world")),
-        ({"op": "agent.put", "agent": "x", "world": "w", "card": {}}, ("invalid", "card")),
+        ({"op": "agent.put", "agent": "x", "world": "w", "card": {}}, ("invalid", "card.spec")),
+        ({"op": "agent.put", "agent": "x", "world": "w", "card": []}, ("invalid", "card")),
         ({"op": "agent.get", "agent": "x"}, ("not_found", "agent")),
         ({"op": "agent.warm", "agent": "x"}, ("not_found", "agent")),
         ({"op": "agent.observe", "event": "x"}, ("invalid", "agent")),

@@ -14,7 +14,7 @@ import msgpack
 import pytest
 import zmq
 from fakes import FakeRuntime
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import running
 
@@ -35,6 +35,7 @@ SHORT = SoakSettings(
 )
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     duration_s=st.floats(1, 1000),
     asks_per_s=st.floats(0.1, 20),
@@ -44,11 +45,11 @@ SHORT = SoakSettings(
 def test_a_schedule_is_fixed_in_advance(
     duration_s: float, asks_per_s: float, ticks_per_s: float, seed: int
 ) -> None:
-    settings = SoakSettings(
+    load = SoakSettings(
         duration_s=duration_s, asks_per_s=asks_per_s, ticks_per_s=ticks_per_s, seed=seed
     )
-    events = schedule(settings)
-    assert events == schedule(settings)
+    events = schedule(load)
+    assert events == schedule(load)
     assert [e.at_s for e in events] == sorted(e.at_s for e in events)
     ticks = [e for e in events if e.kind == "tick"]
     assert [e.number for e in ticks] == list(range(len(ticks)))
@@ -135,9 +136,8 @@ def test_faults_of_a_server_are_counted(
     change: Any, fault: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("game_agent.soak.load.LAST_REPLIES_S", 0.3)
-    settings = SoakSettings(duration_s=0.7, asks_per_s=60, ticks_per_s=20)
     with answering(change) as endpoint:
-        load = Load(endpoint, settings)
+        load = Load(endpoint, SoakSettings(duration_s=0.7, asks_per_s=60, ticks_per_s=20))
         load.set_up()
         load.run(lambda at_s: None)
         load.close()
@@ -181,9 +181,9 @@ def test_a_short_soak_of_a_server_process(tiny_checkpoint: Path, tmp_path: Path)
 
 
 def test_a_soak_of_a_server_that_runs_already(tmp_path: Path) -> None:
-    settings = SoakSettings(duration_s=1.4, num_agents=4, asks_per_s=20, ticks_per_s=10)
+    load = SoakSettings(duration_s=1.4, num_agents=4, asks_per_s=20, ticks_per_s=10)
     with running(FakeRuntime(is_instant=True)) as server:
-        result = soak(settings, tmp_path, target=Target(server.endpoint))
+        result = soak(load, tmp_path, target=Target(server.endpoint))
     assert result["is_clean"]
     assert result["samples"] == []
     assert "Clean" in page(result)

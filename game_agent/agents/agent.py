@@ -7,15 +7,17 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
-from game_agent.agents.character import Character
-from game_agent.agents.memory import Memory, Turn
-from game_agent.agents.prompt import BlockCache, build_prompt, event_text
+from game_agent.agents.lore import ActiveLore, Lorebook
+from game_agent.agents.memory import Memory, Turn, check_heard
+from game_agent.agents.persona import Persona
+from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_text
 from game_agent.agents.world import World
-from game_agent.blocks.block import Block
+from game_agent.blocks.block import block_key, chain_keys
 from game_agent.clock import Clock
 from game_agent.engine import Completion, Engine, Handle, Request, Sampling, Usage, Waiter
 from game_agent.engine.request import FinishReason, Mode
@@ -96,6 +98,16 @@ class Ask:
         self.deadline_s: float | None = None
         self.seq = 0
         self.done = False
+        self.is_forgotten = not self.options.remember
+        self.turn: tuple[Memory, int] | None = None
+        self.heard_chars: int | None = None
+
+    def heard(self, num_chars: int) -> None:
+        """Only the first ``num_chars`` characters of the answer were heard; memory keeps no more.
+
+        May be called while the answer is still on its way. Raises :class:`InvalidInput`.
+        """
+        self._agent._heard(self, num_chars)
 
     def cancel(self, reason: FinishReason = "cancelled") -> None:
         """End it with what it has; after its end this does nothing."""
@@ -116,7 +128,7 @@ class Agent:
 
     def __init__(
         self,
-        character: Character,
+        persona: Persona,
         world: World,
         sees: Collection[str],
         engine: Engine,
@@ -131,30 +143,38 @@ class Agent:
         self._clock = clock
         self._default_mode = default_mode
         self.memory = Memory()
+        self.memory_tokens: int | None = None
+        self.lore: Lorebook | None = None
         self._queue: deque[Ask] = deque()
         self._current: Ask | None = None
         self._others: set[Ask] = set()
-        self._place(character, world, sees)
+        self._place(persona, world, sees)
 
     @property
     def name(self) -> str:
-        return self.character.name
+        return self.persona.name
 
-    def update(self, character: Character, world: World, sees: Collection[str]) -> None:
+    def update(self, persona: Persona, world: World, sees: Collection[str]) -> None:
         """Another profile, world or view; memory stays. Raises as ``World.add_borders`` does."""
         with self._lock:
             old_world, old_sees = self.world, self.sees
-            self._place(character, world, sees)
+            self._place(persona, world, sees)
             old_world.remove_borders(old_sees)
 
-    def _place(self, character: Character, world: World, sees: Collection[str]) -> None:
+    def _place(self, persona: Persona, world: World, sees: Collection[str]) -> None:
         world.add_borders(tuple(sees))
-        self.character, self.world, self.sees = character, world, tuple(sees)
+        self.persona, self.world, self.sees = persona, world, tuple(sees)
+        self.character = persona.character
 
-    def observe(self, text: str, game_time: float | None = None) -> Turn:
+    def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> Turn:
         """Put an event into memory; nothing is generated."""
         with self._lock:
-            return self.memory.observe(text, game_time)
+            return self.memory.observe(text, game_time, pinned=pinned)
+
+    def pin(self, index: int, *, pinned: bool = True) -> None:
+        """Keep a turn of the history in every prompt, or stop that. Raises :class:`NotFound`."""
+        with self._lock:
+            self.memory.pin(index, pinned=pinned)
 
     def history(self, last: int | None = None) -> list[dict[str, object]]:
         """What is remembered, oldest first, as plain values."""
@@ -166,14 +186,61 @@ class Agent:
                     "text": turn.text,
                     "reply": turn.reply,
                     "game_time": turn.game_time,
+                    "index": turn.index,
+                    "pinned": turn.pinned,
                 }
                 for turn in self.memory.turns(last)
             ]
 
     def rewind(self, game_time: float) -> int:
-        """Forget what came after ``game_time``; returns the number of turns forgotten."""
+        """Forget what came after ``game_time``; returns the number of turns forgotten.
+
+        Open questions belong to the time that is given up: they end, and are not remembered.
+        """
         with self._lock:
+            self.abandon()
             return self.memory.rewind(game_time)
+
+    def abandon(self) -> None:
+        """End all open questions; none of them is remembered."""
+        with self._lock:
+            for ask in self._open():
+                ask.is_forgotten = True
+                ask.cancel()
+
+    def inspect(
+        self, text: str | None = None, *, speaker: str = "Player", mode: Mode | None = None
+    ) -> list[dict[str, object]]:
+        """The prompt that ``text`` would be asked with now, block by block, as plain values.
+
+        Each has ``source``, ``text`` (as the model reads it, without special tokens), ``tokens``
+        (their number) and ``cached`` (whether it is encoded already). The event comes last.
+        """
+        with self._lock:
+            encoder = self._cache.encoder
+            event = None if text is None else encoder.event(event_text(speaker, text))
+            num_tokens = 0 if event is None else len(event)
+            prompt = self._prompt(AskOptions(), num_tokens, text)
+        digest, store = self._engine.runner.digest, self._engine.store
+        if (mode or self._default_mode) == "full":
+            keys = chain_keys(digest, prompt.blocks)
+        else:
+            keys = [block_key(digest, block) for block in prompt.blocks]
+        rows = [
+            (source, block.tokens, key in store)
+            for source, block, key in zip(prompt.sources, prompt.blocks, keys, strict=True)
+        ]
+        if event is not None:
+            rows.append(("event", event, False))
+        return [
+            {
+                "source": source,
+                "text": encoder.tokenizer.decode(tokens.tolist()),
+                "tokens": len(tokens),
+                "cached": cached,
+            }
+            for source, tokens, cached in rows
+        ]
 
     def warm(self) -> Waiter:
         """Have all blocks of the next prompt encoded in the background, at the lowest priority.
@@ -182,7 +249,7 @@ class Agent:
         """
         waiter = Waiter()
         with self._lock:
-            blocks = self._blocks(AskOptions(), 0)
+            blocks = self._prompt(AskOptions(), 0, None).blocks
             request = Request(
                 blocks, np.empty(0, np.int32), self._default_mode, max_tokens=0, priority=-1
             )
@@ -216,9 +283,8 @@ class Agent:
             ask.deadline_s = self._clock.now_s() + ask.options.deadline_ms / 1e3
         with self._lock:
             if ask.options.replaces:
-                for other in [*self._queue, *self._others, self._current]:
-                    if other is not None:
-                        other.cancel("superseded")
+                for other in self._open():
+                    other.cancel("superseded")
             if not ask.options.remember:
                 self._others.add(ask)
                 self._start(ask)
@@ -232,10 +298,14 @@ class Agent:
     def close(self) -> None:
         """End all questions and give up the view of the world."""
         with self._lock:
-            for ask in [*self._queue, *self._others, self._current]:
-                if ask is not None:
-                    ask.cancel()
+            for ask in self._open():
+                ask.cancel()
             self.world.remove_borders(self.sees)
+
+    def _open(self) -> list[Ask]:
+        """Questions that have not ended, as a copy: to cancel one changes them."""
+        current = [] if self._current is None else [self._current]
+        return [*self._queue, *self._others, *current]
 
     def _start(self, ask: Ask) -> None:
         """Build the prompt from what is known now and hand it to the engine."""
@@ -244,7 +314,7 @@ class Agent:
         try:
             ask.seq = self.world.seq
             request = Request(
-                self._blocks(options, len(event)),
+                self._prompt(options, len(event), ask.text).blocks,
                 event,
                 mode=options.mode or self._default_mode,
                 max_tokens=options.max_tokens,
@@ -259,7 +329,7 @@ class Agent:
             ask.done = True
             raise
 
-    def _blocks(self, options: AskOptions, event_tokens: int) -> tuple[Block, ...]:
+    def _prompt(self, options: AskOptions, event_tokens: int, text: str | None) -> Prompt:
         limit = self._engine.runner.max_context_tokens
         reserve = min(options.max_tokens, limit // 4)
         if event_tokens + reserve > limit:
@@ -269,12 +339,30 @@ class Agent:
             )
         return build_prompt(
             self._cache,
-            self.character.text,
+            self.character,
             self.world.parts(self.sees),
-            self.memory.turns(),
-            self.name,
+            self._active_lore(text),
+            self.memory,
             limit - event_tokens - reserve,
+            self.memory_tokens,
         )
+
+    def _active_lore(self, text: str | None) -> list[ActiveLore]:
+        """What the world's lorebook and its own have to tell about ``text`` and what led to it."""
+        books = [book for book in (self.world.lore, self.lore) if book is not None]
+        depth = max((book.scan_depth for book in books), default=0)
+        said = [] if text is None else [text]
+        messages = [*said, *islice(self.memory.messages(), depth)]
+        return [book.active(messages) for book in books]
+
+    def _heard(self, ask: Ask, num_chars: int) -> None:
+        check_heard(num_chars)
+        with self._lock:
+            ask.heard_chars = num_chars
+            if ask.turn is not None:
+                # Its own memory: one that was loaded since may have another turn of that index.
+                memory, index = ask.turn
+                memory.heard(index, num_chars)
 
     def _cancel(self, ask: Ask, reason: FinishReason) -> None:
         with self._lock:
@@ -291,8 +379,13 @@ class Agent:
         """The engine is done with ``ask``: remember it, begin the next, tell its listener."""
         with self._lock:
             whole = completion.finish_reason in ("stop", "length")
-            if ask.options.remember and (whole or completion.text):
-                self.memory.add_turn(ask.speaker, ask.text, completion.text, ask.options.game_time)
+            if not ask.is_forgotten and (whole or completion.text):
+                turn = self.memory.add_turn(
+                    ask.speaker, ask.text, completion.text, ask.options.game_time
+                )
+                ask.turn = (self.memory, turn.index)
+                if ask.heard_chars is not None:
+                    self.memory.heard(turn.index, ask.heard_chars)
             failed = self._next(ask)
         ask.listener.on_done(
             Answer(completion.text, ask.seq, completion.finish_reason, completion.usage)
@@ -356,6 +449,10 @@ class Reply:
     def cancel(self) -> None:
         """End the reply with what it has."""
         self.ask.cancel()
+
+    def heard(self, num_chars: int) -> None:
+        """Let memory keep only the first ``num_chars`` characters, which the player heard."""
+        self.ask.heard(num_chars)
 
     def on_text(self, index: int, text: str) -> None:
         self._events.put(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,16 @@ from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.errors import InvalidInput
 
+DEFAULT_USER = "Player"
+_MACRO = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class Character:
     """A name, a profile (text, or fields such as ``{"trade": "innkeeper"}``), and instructions.
+
+    examples: short dialogues that show how the character speaks, each a block of its own
+    user:     whom ``{{user}}`` in lore and cards means
 
     Raises InvalidInput if the name is blank or a value is not plain JSON.
     """
@@ -21,6 +28,8 @@ class Character:
     name: str
     profile: str | Mapping[str, Json]
     instructions: str = ""
+    examples: tuple[str, ...] = ()
+    user: str = DEFAULT_USER
 
     def __post_init__(self) -> None:
         check_json(self.name, "name")
@@ -30,18 +39,34 @@ class Character:
         if not isinstance(self.profile, str | Mapping):
             raise InvalidInput("a profile is a text or an object", where="profile")
         check_json(self.instructions, "instructions")
+        check_json(list(self.examples), "examples")
+        check_json(self.user, "user")
 
     @cached_property
     def text(self) -> str:
         """The text of its block: ``You are Mira. trade: innkeeper; mood: calm. Be brief.``"""
         if isinstance(self.profile, str):
-            profile = _paragraphs(self.profile)
+            profile = paragraphs(self.profile)
         else:
             profile = sentence(items_text(flatten(self.profile))) if self.profile else ""
-        texts = (f"You are {collapse(self.name)}.", profile, _paragraphs(self.instructions))
+        texts = (f"You are {collapse(self.name)}.", profile, paragraphs(self.instructions))
         return " ".join(text for text in texts if text)
 
+    def fill(self, text: str) -> str:
+        """``text`` with the names in place of ``{{char}}`` and ``{{user}}``, in any spelling."""
+        return fill_names(text, collapse(self.name), collapse(self.user))
 
-def _paragraphs(text: str) -> str:
+
+def fill_names(text: str, char: str, user: str) -> str:
+    """``{{char}}``, ``<char>``, ``<bot>`` and ``{{user}}``, ``<user>`` as the names they mean."""
+
+    def name(match: re.Match[str]) -> str:
+        macro = (match[1] or match[2]).lower()
+        return user if macro == "user" else char
+
+    return _MACRO.sub(name, text)
+
+
+def paragraphs(text: str) -> str:
     """White space collapsed within lines; blank lines dropped."""
     return "\n".join(line for line in map(collapse, text.splitlines()) if line)

@@ -40,6 +40,11 @@ class Memory:
         self._pinned: dict[int, Turn] = {}
         self._next_index = 0
 
+    @property
+    def next_index(self) -> int:
+        """What the next turn will be counted as."""
+        return self._next_index
+
     def __len__(self) -> int:
         return len(self._turns)
 
@@ -61,6 +66,13 @@ class Memory:
     def newest_first(self) -> Iterator[Turn]:
         """All turns, the last one first; nothing is copied."""
         return reversed(self._turns)
+
+    def messages(self) -> Iterator[str]:
+        """What was said and observed, the newest first."""
+        for turn in self.newest_first():
+            if turn.reply is not None:
+                yield turn.reply
+            yield turn.text
 
     def pinned(self) -> tuple[Turn, ...]:
         """The pinned turns, oldest first."""

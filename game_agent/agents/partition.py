@@ -7,14 +7,17 @@ changes one part, and a new member one or two, wherever in the state it is.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from game_agent.agents.cuts import JOIN_CHARS, MIN_CHARS, cut_run, cut_texts, rank
-from game_agent.agents.patch import Json, join_pointer, parse_pointer
+from game_agent.agents.patch import Json, Path, join_pointer, parse_pointer
 from game_agent.agents.rendering import (
+    NAME_FIELDS,
     Item,
     header,
+    is_container,
     is_leaf,
     items_text,
     labelled,
@@ -22,6 +25,7 @@ from game_agent.agents.rendering import (
     members,
     render,
 )
+from game_agent.agents.rules import Do, Rule, RuleTails, below, rule_here
 
 MAX_CHARS = 600  # no part is longer, unless its header alone nearly is
 
@@ -52,21 +56,27 @@ class Partition:
 
 
 def partition(
-    state: Mapping[str, Json], borders: Collection[str] = (), previous: Partition | None = None
+    state: Mapping[str, Json],
+    borders: Collection[str] = (),
+    previous: Partition | None = None,
+    rules: Sequence[Rule] = (),
 ) -> Partition:
     """Cuts ``state``, which must pass ``check_json`` and must not be changed afterwards.
 
     ``borders`` are JSON Pointers: what lies below one shares no part with what does not. A border
-    that names nothing has no effect. ``previous`` only saves work: subtrees that are the same
-    objects as in the state it was cut from are not rendered again. Raises InvalidInput if a border
-    is no JSON Pointer.
+    that names nothing has no effect. ``rules`` change how values are cut; a value that has a
+    template is one part, borders inside it or not. ``previous`` only saves work: subtrees that are
+    the same objects as in the state it was cut from are not rendered again. Raises InvalidInput if
+    a border is no JSON Pointer.
     """
     if not state:
         return Partition()
     tails = frozenset(parse_pointer(border) for border in borders) - {()}
     cutter = _Cutter()
-    root = cutter.node(state, _Place(tails), previous.root if previous else None)
-    return Partition(root.own_parts(), cutter.num_rendered, root)
+    rule_tails = tuple((rule.tokens, rule) for rule in rules)
+    place = _Place(tails, rules=rule_tails, is_joined=_does(rule_here(rule_tails), "join"))
+    root = cutter.node(state, place, previous.root if previous else None)
+    return Partition(root.own_parts() if root else (), cutter.num_rendered, root)
 
 
 def visible(parts: Iterable[Part], sees: Collection[str]) -> tuple[Part, ...]:
@@ -92,6 +102,9 @@ class _Place:
     """Its key, or its name in an array; None for the root and for nameless elements."""
     name_field: str | None = None
     """The member that gave the label, which is not rendered again."""
+    rules: RuleTails = ()
+    is_joined: bool = False
+    """Whether it lies in a value that is never cut."""
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -100,6 +113,8 @@ class _Place:
     @property
     def room(self) -> int:
         """Characters that a part has for items, beside its header."""
+        if self.is_joined:
+            return sys.maxsize
         return max(MAX_CHARS - len(header(self.words)) - len(": ."), MIN_CHARS)
 
 
@@ -161,43 +176,82 @@ class _Cutter:
 
     def node(
         self, value: Json, place: _Place, old: _Node | None = None, pointer: str = ""
-    ) -> _Node:
+    ) -> _Node | None:
+        """``value`` rendered; None if rules leave nothing of it."""
         if old is not None and old.value is value and old.place == place:
             return old.moved(pointer)
         self.num_rendered += 1
-        if _is_one_text(value, place):
+        rule = rule_here(place.rules)
+        if rule is not None and rule.do == "template":
+            return _templated(value, place, pointer, rule)
+        is_split = _does(rule, "split") and is_container(value) and bool(value)
+        if _is_one_text(value, place) and not is_split:
             return _leaf(value, place, pointer)
         nodes = self.children(value, place, old, pointer)
-        items = _flat_items(nodes, place.room)
+        if not nodes:
+            return None
+        items = None if is_split else _flat_items(nodes, place.room)
         node = _Node(value, place, pointer, items, is_leaf=False, children=_by_segment(nodes))
         if items is None:
-            return replace(node, parts=_split(node, nodes))
+            return replace(node, parts=_split(node, nodes, may_join=not is_split))
         return _unless_tiny(node)
 
     def children(self, value: Json, place: _Place, old: _Node | None, pointer: str) -> list[_Node]:
         borders: dict[str, set[tuple[str, ...]]] = {}
         for tail in filter(None, place.borders):
             borders.setdefault(tail[0], set()).add(tail[1:])
-        hidden = {
-            token: {tail[0] for tail in tails if len(tail) == 1} for token, tails in borders.items()
-        }
+        hidden = _hidden_names(value, place, borders)
         old_nodes = old.children if old is not None else {}
         by_identity = {id(node.value): node for node in old_nodes.values()}
         nodes = []
         for token, label, name_field, child in members(value, place.name_field, hidden):
+            rules = below(place.rules, token)
+            rule = rule_here(rules)
+            if _does(rule, "omit"):
+                continue
             child_pointer = join_pointer(pointer, token)
             former = old_nodes.get(_last_segment(child_pointer))
             if former is None or former.value is not child:
                 former = by_identity.get(id(child), former)
-            child_place = _Place(frozenset(borders.get(token, ())), place.words, label, name_field)
-            nodes.append(self.node(child, child_place, former, child_pointer))
+            child_place = _Place(
+                frozenset(borders.get(token, ())),
+                place.words,
+                label,
+                name_field,
+                rules,
+                place.is_joined or _does(rule, "join"),
+            )
+            node = self.node(child, child_place, former, child_pointer)
+            if node is not None:
+                nodes.append(node)
         return nodes
 
 
+def _does(rule: Rule | None, do: Do) -> bool:
+    return rule is not None and rule.do == do
+
+
+def _hidden_names(
+    value: Json, place: _Place, borders: Mapping[str, Collection[Path]]
+) -> dict[str, set[str]]:
+    """By token, the fields that may not name a member: not all who see it may see them."""
+    hidden = {
+        token: {tail[0] for tail in tails if len(tail) == 1} for token, tails in borders.items()
+    }
+    if place.rules and isinstance(value, list | tuple):
+        for token in map(str, range(len(value))):
+            rules = below(place.rules, token)
+            omitted = {f for f in NAME_FIELDS if _does(rule_here(below(rules, f)), "omit")}
+            hidden[token] = hidden.get(token, set()) | omitted
+    return hidden
+
+
 def _is_one_text(value: Json, place: _Place) -> bool:
-    if isinstance(value, list | tuple) and place.borders:
-        has_inner_border = any((str(index),) in place.borders for index in range(len(value)))
-        return is_leaf(value) and not has_inner_border
+    if isinstance(value, list | tuple) and (place.borders or place.rules):
+        tokens = [str(index) for index in range(len(value))]
+        has_inner_border = any((token,) in place.borders for token in tokens)
+        has_inner_rule = any(rule_here(below(place.rules, token)) for token in tokens)
+        return is_leaf(value) and not has_inner_border and not has_inner_rule
     return is_leaf(value, place.name_field)
 
 
@@ -211,6 +265,14 @@ def _leaf(value: Json, place: _Place, pointer: str) -> _Node:
         Part(pointer, render(place.parent, [(label, stretch)]), (pointer,))
         for stretch in cut_texts(texts, place.room)
     )
+    return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
+
+
+def _templated(value: Json, place: _Place, pointer: str, rule: Rule) -> _Node | None:
+    text = rule.render(value, place.label)
+    if not text:
+        return None
+    parts = (Part(pointer, text, (pointer,)),)
     return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
 
 
@@ -241,9 +303,10 @@ def _last_segment(pointer: str) -> str:
     return pointer.rpartition("/")[2]
 
 
-def _split(parent: _Node, nodes: Sequence[_Node]) -> tuple[Part, ...]:
-    """The parts of a container that is too long for one: tiny members joined, others alone."""
-    joinable = [i for i, node in enumerate(nodes) if not node.parts and not node.is_border]
+def _split(parent: _Node, nodes: Sequence[_Node], *, may_join: bool) -> tuple[Part, ...]:
+    """The parts of a container that is not one part: tiny members joined, others alone."""
+    candidates = enumerate(nodes) if may_join else ()
+    joinable = [i for i, node in candidates if not node.parts and not node.is_border]
     alone = set(range(len(nodes))).difference(joinable)
     placed = [(i, nodes[i].own_parts()) for i in alone]
     texts = [items_text(nodes[i].labelled_items) for i in joinable]

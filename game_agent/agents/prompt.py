@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -65,19 +64,24 @@ def build_prompt(
 ) -> Prompt:
     """At most ``max_tokens`` tokens: the character, what it sees, lore, what it remembers.
 
-    The character and the world are never left out. Lore has half of what they leave at most, and
-    the character's examples half of the rest; memory takes what remains, or ``memory_tokens`` if
-    that is less. Raises :class:`TooLarge` when the character and the world alone are too long.
+    The character and the world are never left out. Each lorebook has half of what is left at most,
+    and so have the character's examples; memory takes what remains, or ``memory_tokens`` if that is
+    less. Raises :class:`TooLarge` when the character and the world alone are too long.
     """
     fixed = [("character", cache.block(character.text, "character", first=True))]
-    fixed += [(s, cache.block(part.text, s)) for part in parts for s in (f"world:{part.path}",)]
+    for part in parts:
+        source = f"world:{part.path}"
+        fixed.append((source, cache.block(part.text, source)))
     room = max_tokens - _num_tokens(fixed)
     if room < 0:
         raise TooLarge(
             f"the character and what it sees of the world have {max_tokens - room} tokens, "
-            f"{max_tokens} fit beside the question; narrow `sees`, or load a model with more context"
+            f"{max_tokens} fit beside the question; narrow `sees`, or load a model with more "
+            "context"
         )
-    told = [entry for active in lore for entry in _lore(cache, active, character, room // 2)]
+    told: list[_Entry] = []
+    for active in lore:
+        told += _lore(cache, active, character, (room - _num_tokens(told)) // 2)
     room -= _num_tokens(told)
     examples = _examples(cache, character, room // 2)
     room -= _num_tokens(examples)
@@ -92,3 +96,62 @@ _Entry = tuple[str, Block]
 
 def _num_tokens(entries: Iterable[_Entry]) -> int:
     return sum(len(block) for _, block in entries)
+
+
+def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int) -> list[_Entry]:
+    """Entries of one book that fit its token budget and ``room``, in order of insertion."""
+    if active.token_budget is not None:
+        room = min(room, active.token_budget)
+    blocks: dict[int, _Entry] = {}
+    for entry in active.by_priority():
+        source = f"lore:{entry.name}"
+        block = cache.block(character.fill(entry.text), source)
+        room -= len(block)
+        if room < 0:
+            break
+        blocks[id(entry)] = (source, block)
+    return [blocks[id(entry)] for entry in active.entries if id(entry) in blocks]
+
+
+def _examples(cache: BlockCache, character: Character, room: int) -> list[_Entry]:
+    examples: list[_Entry] = []
+    for number, text in enumerate(character.examples):
+        source = f"example:{number}"
+        block = cache.block(text, source)
+        room -= len(block)
+        if room < 0:
+            break
+        examples.append((source, block))
+    return examples
+
+
+def _remembered(cache: BlockCache, memory: Memory, name: str, room: int) -> list[_Entry]:
+    """Turns, oldest first: the pinned ones, and as many of the latest as fit beside them.
+
+    Only the turns that fit are looked at, however many there are.
+    """
+    chosen: dict[int, _Entry] = {}
+    for turns in (reversed(memory.pinned()), memory.newest_first()):
+        for turn in turns:
+            if turn.index in chosen:
+                continue
+            source = f"memory:{turn.index}"
+            block = cache.block(turn_text(turn, name), source)
+            if len(block) > room:
+                break
+            room -= len(block)
+            chosen[turn.index] = (source, block)
+    return [chosen[index] for index in sorted(chosen)]
+
+
+def turn_text(turn: Turn, agent_name: str) -> str:
+    """A finished turn as the text of its block."""
+    if turn.kind == "event":
+        return f"Event: {collapse(turn.text)}"
+    return f"{event_text(turn.speaker, turn.text)}\n{agent_name}: {collapse(turn.reply or '')}"
+
+
+def event_text(speaker: str, text: str) -> str:
+    """What somebody says, on one line, so that no text can speak for another."""
+    name = collapse(speaker)
+    return f"{name[:1].upper()}{name[1:]}: {collapse(text)}"

@@ -10,6 +10,7 @@ from game_agent.agents.patch import Json
 ROOT_HEADER = "world"
 NOTHING = "none"
 MAX_NAME_CHARS = 60
+NAME_FIELDS = ("id", "name")
 
 Item = tuple[str, str]  # a path below the header ("" for the header's own value), a value's text
 
@@ -46,7 +47,7 @@ def name_field(element: Json, hidden: Collection[str] = ()) -> str | None:
     """
     if not isinstance(element, Mapping):
         return None
-    names = [key for key in ("id", "name") if key in element and key not in hidden]
+    names = [key for key in NAME_FIELDS if key in element and key not in hidden]
     for key in names:
         name = element[key]
         if isinstance(name, str) and 0 < len(collapse(name)) <= MAX_NAME_CHARS:

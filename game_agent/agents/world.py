@@ -11,8 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from game_agent.agents.lore import Lorebook
 from game_agent.agents.partition import Part, Partition, partition, visible
 from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch, parse_pointer
+from game_agent.agents.rules import Rule
 from game_agent.errors import Conflict, InvalidInput
 
 
@@ -40,10 +42,14 @@ class World:
         state: Mapping[str, Json],
         seq: int = 0,
         *,
+        rules: Sequence[Rule] = (),
         lock: threading.RLock | None = None,
     ) -> None:
         self.name = name
+        self.rules = tuple(rules)
         self.seq = 0
+        self.lore: Lorebook | None = None
+        """Known to all agents of the world."""
         self.state: Mapping[str, Json] = {}
         self._lock = lock or threading.RLock()
         self._borders: Counter[str] = Counter()
@@ -56,7 +62,9 @@ class World:
         """The state, cut along the borders; what has not changed is not cut again."""
         with self._lock:
             if not self._is_cut:
-                self._partition = partition(self.state, set(self._borders), self._partition)
+                self._partition = partition(
+                    self.state, set(self._borders), self._partition, self.rules
+                )
                 self._is_cut = True
             return self._partition
 
@@ -65,15 +73,23 @@ class World:
         """Parts of the world, each a block to those who see it."""
         return len(self.partition.parts)
 
-    def put(self, state: Mapping[str, Json], seq: int = 0) -> WorldChange:
-        """Replaces the whole state and sets ``seq``. Raises InvalidInput, changing nothing."""
+    def put(
+        self, state: Mapping[str, Json], seq: int = 0, rules: Sequence[Rule] | None = None
+    ) -> WorldChange:
+        """Replaces the whole state, sets ``seq``, and the rules of the partition if given.
+
+        Raises InvalidInput, changing nothing.
+        """
         if not isinstance(state, dict):
             raise InvalidInput("the state of a world is an object", where="state")
         if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0:
             raise InvalidInput("seq is a whole number, 0 or above", where="seq")
         check_json(state)
         with self._lock:
-            return self._change(copy.deepcopy(state), seq, _digest("put", state))
+            old = self.partition
+            if rules is not None:
+                self.rules = tuple(rules)
+            return self._change(copy.deepcopy(state), seq, _digest("put", state), old)
 
     def patch(
         self,
@@ -100,7 +116,8 @@ class World:
                 message += f", {self.seq + 1}; send what is missing, or the whole state again"
                 raise Conflict(message, expected=self.seq + 1, where="seq")
             apply = apply_patch if merge is None else merge_patch
-            return self._change(apply(self.state, copy.deepcopy(content)), self.seq + 1, digest)
+            state = apply(self.state, copy.deepcopy(content))
+            return self._change(state, self.seq + 1, digest, self.partition)
 
     def add_borders(self, sees: Collection[str]) -> None:
         """Has parts begin and end where the pointers ``sees`` do. Raises InvalidInput.
@@ -125,9 +142,10 @@ class World:
         """What somebody who sees the pointers ``sees`` is shown of the world, in order."""
         return visible(self.partition.parts, sees)
 
-    def _change(self, state: Mapping[str, Json], seq: int, digest: bytes) -> WorldChange:
-        old = self.partition
-        new = partition(state, set(self._borders), old)
+    def _change(
+        self, state: Mapping[str, Json], seq: int, digest: bytes, old: Partition
+    ) -> WorldChange:
+        new = partition(state, set(self._borders), old, self.rules)
         added = Counter(part.text for part in new.parts)
         added -= Counter(part.text for part in old.parts)
         self.state, self.seq, self._partition = state, seq, new

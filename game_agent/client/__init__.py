@@ -3,5 +3,6 @@
 from game_agent.client.aio import AsyncClient
 from game_agent.client.client import Client
 from game_agent.client.core import Answer
+from game_agent.client.socket import CurveKeys
 
-__all__ = ["Answer", "AsyncClient", "Client"]
+__all__ = ["Answer", "AsyncClient", "Client", "CurveKeys"]

@@ -14,7 +14,7 @@ import zmq.asyncio
 from game_agent.client import calls
 from game_agent.client.calls import AskFields, Call
 from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
-from game_agent.client.socket import configure, timeout_error
+from game_agent.client.socket import CurveKeys, configure, timeout_error
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
@@ -29,10 +29,15 @@ class AsyncClient:
     """
 
     def __init__(
-        self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        keys: CurveKeys | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.timeout_s = timeout_s
+        self._keys = keys
         self._core = Core()
         self._context = zmq.asyncio.Context()
         self._socket = self._connect()
@@ -73,9 +78,14 @@ class AsyncClient:
         await self._do(calls.ping())
 
     async def world_put(
-        self, world: str, state: Mapping[str, Any], *, seq: int | None = None
+        self,
+        world: str,
+        state: Mapping[str, Any],
+        *,
+        seq: int | None = None,
+        partition: Sequence[Map] | None = None,
     ) -> Map:
-        return await self._do(calls.world_put(world, state, seq))
+        return await self._do(calls.world_put(world, state, seq, partition))
 
     async def world_patch(
         self,
@@ -98,11 +108,15 @@ class AsyncClient:
         agent: str,
         *,
         world: str,
-        profile: str | Mapping[str, Any],
+        profile: str | Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
         sees: Sequence[str] | None = None,
         instructions: str | None = None,
+        memory_tokens: int | None = None,
     ) -> None:
-        await self._do(calls.agent_put(agent, world, profile, sees, instructions))
+        await self._do(
+            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens)
+        )
 
     async def agent_get(self, agent: str) -> Map:
         return await self._do(calls.agent_get(agent))
@@ -111,9 +125,46 @@ class AsyncClient:
         await self._do(calls.agent_delete(agent))
 
     async def observe(
-        self, agent: str | Sequence[str], event: str, *, game_time: float | None = None
+        self,
+        agent: str | Sequence[str],
+        event: str,
+        *,
+        game_time: float | None = None,
+        pin: bool = False,
     ) -> None:
-        await self._do(calls.observe(agent, event, game_time))
+        await self._do(calls.observe(agent, event, game_time, pin))
+
+    async def lore_put(
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        world: str | None = None,
+        agent: str | None = None,
+        **book: Any,
+    ) -> Map:
+        return await self._do(calls.lore_put(entries, world, agent, book))
+
+    async def inspect(self, agent: str, event: str | None = None) -> list[Map]:
+        return await self._do(calls.inspect(agent, event))
+
+    async def heard(self, ask: int | str, chars: int) -> None:
+        await self._do(calls.heard(ask, chars))
+
+    async def rewind(self, agent: str, game_time: float) -> int:
+        return await self._do(calls.rewind(agent, game_time))
+
+    async def save(self, world: str) -> bytes:
+        reply = await self._do(calls.save(world, 0))
+        parts = [reply["data"]]
+        parts += [
+            (await self._do(calls.save(world, part)))["data"] for part in range(1, reply["parts"])
+        ]
+        return b"".join(parts)
+
+    async def load(self, data: bytes) -> Map:
+        for call in calls.load_parts(data):
+            reply = await self._do(call)
+        return reply
 
     async def warm(self, agent: str) -> None:
         await self._do(calls.warm(agent))
@@ -166,7 +217,7 @@ class AsyncClient:
 
     def _connect(self) -> zmq.asyncio.Socket:
         socket = self._context.socket(zmq.DEALER)
-        configure(socket, self.timeout_s)
+        configure(socket, self.timeout_s, self._keys)
         socket.connect(self.endpoint)
         return socket
 
@@ -230,6 +281,10 @@ class AsyncStream:
             continue
         assert self.answer is not None
         return self.answer
+
+    async def heard(self, chars: int) -> None:
+        """Let memory keep only the first ``chars`` characters, which the player heard."""
+        await self._client.heard(self.id, chars)
 
     async def cancel(self) -> bool:
         """End the answer early, with the text it has; False if it had ended."""

@@ -11,6 +11,7 @@ from game_agent.protocol import VERSION
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
+PART_BYTES = 2**20
 ENVELOPE = frozenset({"v", "id", "ev"})
 
 
@@ -48,8 +49,12 @@ def ping() -> Call[None]:
     return Call("ping", {}, _nothing)
 
 
-def world_put(world: str, state: Mapping[str, Any], seq: int | None) -> Call[Map]:
-    return Call("world.put", {"world": world, "state": dict(state), "seq": seq}, _fields)
+def world_put(
+    world: str, state: Mapping[str, Any], seq: int | None, partition: Sequence[Map] | None
+) -> Call[Map]:
+    rules = None if partition is None else list(partition)
+    fields = {"world": world, "state": dict(state), "seq": seq, "partition": rules}
+    return Call("world.put", fields, _fields)
 
 
 def world_patch(
@@ -72,16 +77,20 @@ def world_delete(world: str) -> Call[None]:
 def agent_put(
     agent: str,
     world: str,
-    profile: str | Mapping[str, Any],
+    profile: str | Mapping[str, Any] | None,
     sees: Sequence[str] | None,
     instructions: str | None,
+    card: Mapping[str, Any] | None,
+    memory_tokens: int | None,
 ) -> Call[None]:
     fields = {
         "agent": agent,
         "world": world,
         "profile": profile,
+        "card": None if card is None else dict(card),
         "sees": None if sees is None else list(sees),
         "instructions": instructions,
+        "memory_tokens": memory_tokens,
     }
     return Call("agent.put", fields, _nothing)
 
@@ -94,9 +103,48 @@ def agent_delete(agent: str) -> Call[None]:
     return Call("agent.delete", {"agent": agent}, _nothing)
 
 
-def observe(agent: str | Sequence[str], event: str, game_time: float | None) -> Call[None]:
+def lore_put(
+    entries: Sequence[Mapping[str, Any]], world: str | None, agent: str | None, book: Map
+) -> Call[Map]:
+    fields = {"entries": list(map(dict, entries)), "world": world, "agent": agent, **book}
+    return Call("lore.put", fields, _fields)
+
+
+def observe(
+    agent: str | Sequence[str], event: str, game_time: float | None, pin: bool
+) -> Call[None]:
     who = {"agent": agent} if isinstance(agent, str) else {"agents": list(agent)}
-    return Call("agent.observe", {**who, "event": event, "game_time": game_time}, _nothing)
+    fields = {**who, "event": event, "game_time": game_time, "pin": pin or None}
+    return Call("agent.observe", fields, _nothing)
+
+
+def inspect(agent: str, event: str | None) -> Call[list[Map]]:
+    fields = {"agent": agent, "event": event}
+    return Call("agent.inspect", fields, lambda reply: list(reply["blocks"]))
+
+
+def heard(ask: int | str, chars: int) -> Call[None]:
+    return Call("agent.heard", {"ask": ask, "chars": chars}, _nothing)
+
+
+def rewind(agent: str, game_time: float) -> Call[int]:
+    fields = {"agent": agent, "game_time": game_time}
+    return Call("agent.rewind", fields, lambda reply: int(reply["forgotten"]))
+
+
+def save(world: str, part: int) -> Call[Map]:
+    return Call("save", {"world": world, "part": part}, _fields)
+
+
+def load(data: bytes, part: int, parts: int) -> Call[Map]:
+    return Call("load", {"data": data, "part": part, "parts": parts}, _fields)
+
+
+def load_parts(data: bytes) -> list[Call[Map]]:
+    """A save as the loads that bring it, one after another."""
+    starts = range(0, max(len(data), 1), PART_BYTES)
+    parts = [data[start : start + PART_BYTES] for start in starts]
+    return [load(part, number, len(parts)) for number, part in enumerate(parts)]
 
 
 def warm(agent: str) -> Call[None]:

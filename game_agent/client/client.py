@@ -13,7 +13,7 @@ import zmq
 from game_agent.client import calls
 from game_agent.client.calls import AskFields, Call
 from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
-from game_agent.client.socket import configure, timeout_error
+from game_agent.client.socket import CurveKeys, configure, timeout_error
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
@@ -23,14 +23,20 @@ class Client:
     """Talks to one server. Used by one thread; several requests may be under way (``stream``).
 
     Every method raises ``ServerError`` (what the server answered), ``RequestTimeout`` (nothing came
-    for ``timeout_s``) or ``InvalidInput`` (values that cannot be sent). A context manager.
+    for ``timeout_s``) or ``InvalidInput`` (values that cannot be sent). ``keys``: for a server that
+    asks for them. A context manager.
     """
 
     def __init__(
-        self, endpoint: str = DEFAULT_ENDPOINT, *, timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        keys: CurveKeys | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.timeout_s = timeout_s
+        self._keys = keys
         self._core = Core()
         self._context = zmq.Context()
         self._socket = self._connect()
@@ -73,9 +79,16 @@ class Client:
     def ping(self) -> None:
         self._do(calls.ping())
 
-    def world_put(self, world: str, state: Mapping[str, Any], *, seq: int | None = None) -> Map:
+    def world_put(
+        self,
+        world: str,
+        state: Mapping[str, Any],
+        *,
+        seq: int | None = None,
+        partition: Sequence[Map] | None = None,
+    ) -> Map:
         """Create a world or replace its state: ``seq``, ``blocks``."""
-        return self._do(calls.world_put(world, state, seq))
+        return self._do(calls.world_put(world, state, seq, partition))
 
     def world_patch(
         self,
@@ -100,12 +113,14 @@ class Client:
         agent: str,
         *,
         world: str,
-        profile: str | Mapping[str, Any],
+        profile: str | Mapping[str, Any] | None = None,
+        card: Mapping[str, Any] | None = None,
         sees: Sequence[str] | None = None,
         instructions: str | None = None,
+        memory_tokens: int | None = None,
     ) -> None:
         """Create or update an agent; ``sees`` are JSON Pointers into the world."""
-        self._do(calls.agent_put(agent, world, profile, sees, instructions))
+        self._do(calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens))
 
     def agent_get(self, agent: str) -> Map:
         return self._do(calls.agent_get(agent))
@@ -114,10 +129,54 @@ class Client:
         self._do(calls.agent_delete(agent))
 
     def observe(
-        self, agent: str | Sequence[str], event: str, *, game_time: float | None = None
+        self,
+        agent: str | Sequence[str],
+        event: str,
+        *,
+        game_time: float | None = None,
+        pin: bool = False,
     ) -> None:
         """Let one agent or several remember an event."""
-        self._do(calls.observe(agent, event, game_time))
+        self._do(calls.observe(agent, event, game_time, pin))
+
+    def lore_put(
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        *,
+        world: str | None = None,
+        agent: str | None = None,
+        **book: Any,
+    ) -> Map:
+        """Give a world or an agent a lorebook of a Character Card's entries.
+
+        ``book``: ``scan_depth``, ``token_budget``, ``recursive_scanning``.
+        """
+        return self._do(calls.lore_put(entries, world, agent, book))
+
+    def inspect(self, agent: str, event: str | None = None) -> list[Map]:
+        """The prompt, block by block: ``source``, ``text``, ``tokens``, ``cached``."""
+        return self._do(calls.inspect(agent, event))
+
+    def heard(self, ask: int | str, chars: int) -> None:
+        """Let memory keep only the first characters of an answer: those that were heard."""
+        self._do(calls.heard(ask, chars))
+
+    def rewind(self, agent: str, game_time: float) -> int:
+        """Forget what came after ``game_time``; the number of turns forgotten."""
+        return self._do(calls.rewind(agent, game_time))
+
+    def save(self, world: str) -> bytes:
+        """A world and its agents as a value for a save file."""
+        reply = self._do(calls.save(world, 0))
+        parts = [reply["data"]]
+        parts += [self._do(calls.save(world, part))["data"] for part in range(1, reply["parts"])]
+        return b"".join(parts)
+
+    def load(self, data: bytes) -> Map:
+        """Bring back what ``save`` gave: ``world``, ``agents``."""
+        for call in calls.load_parts(data):
+            reply = self._do(call)
+        return reply
 
     def warm(self, agent: str) -> None:
         """Make an agent's blocks ready before it is asked."""
@@ -179,7 +238,7 @@ class Client:
 
     def _connect(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
-        configure(socket, self.timeout_s)
+        configure(socket, self.timeout_s, self._keys)
         socket.connect(self.endpoint)
         return socket
 
@@ -231,6 +290,10 @@ class Stream:
             continue
         assert self.answer is not None
         return self.answer
+
+    def heard(self, chars: int) -> None:
+        """Let memory keep only the first ``chars`` characters, which the player heard."""
+        self._client.heard(self.id, chars)
 
     def cancel(self) -> bool:
         """End the answer early, with the text it has; False if it had ended."""

@@ -70,7 +70,7 @@ class Decoder:
         for i, layer in enumerate(self.weights.layers):
             x, residual = self._norm(residual, delta, layer.input_norm)
             q = self.kernels.rope_store(
-                F.linear(x, layer.qkv, layer.qkv_bias),
+                self.kernels.linear(x, layer.qkv),
                 inputs.cos,
                 inputs.sin,
                 inputs.slots,
@@ -89,7 +89,7 @@ class Decoder:
                 q, residual = q[rows], residual[rows]
             delta, residual = self._layer(layer, q, residual, i, plan, pool)
         x, _ = self._norm(residual, delta, self.weights.norm)
-        return F.linear(x, self.weights.head).float()
+        return self.kernels.linear(x, self.weights.head).float()
 
     def _layer(
         self, layer: LayerWeights, q: Tensor, residual: Tensor, i: int, plan: Plan, pool: PagePool
@@ -98,10 +98,10 @@ class Decoder:
         attended = self.kernels.segment_attention(
             q, pool.keys[i], pool.values[i], plan, self._scale
         )
-        out = F.linear(attended.flatten(1), layer.out, layer.out_bias)
+        out = self.kernels.linear(attended.flatten(1), layer.out)
         x, residual = self._norm(residual, out, layer.post_norm)
-        gate_up = F.linear(x, layer.gate_up, layer.gate_up_bias)
-        return F.linear(self.kernels.silu_mul(gate_up), layer.down, layer.down_bias), residual
+        gate_up = self.kernels.linear(x, layer.gate_up)
+        return self.kernels.linear(self.kernels.silu_mul(gate_up), layer.down), residual
 
     def _norm(
         self, residual: Tensor, delta: Tensor | None, weight: Tensor

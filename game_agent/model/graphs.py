@@ -31,8 +31,8 @@ from game_agent_kernels.segment_attention.worklist import (
 Progress = Callable[[int, int], None]
 Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 
-# Room for the description of a step: 8 MiB hold the segments of sixteen thousand blocks.
-NUM_WORDS = 2**21
+# Room for the description of a step: 32 MiB hold sixty thousand segments of a head dim of 128.
+NUM_WORDS = 2**23
 # More runs than these and row tiles for all tokens make a step too ragged for a bucket's grid.
 MAX_RUNS = 64
 # What segments are taken to hold when the tiles of keys are sized.
@@ -184,6 +184,7 @@ def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch
         heads=spec.num_heads,
         kv_heads=spec.num_kv_heads,
         dim=spec.head_dim,
+        dtype=decoder.weights.embedding.dtype,
         processors=num_processors(decoder.device),
     )
     row_tiles = min(rows, MAX_RUNS + -(-rows // tiling.rows))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +24,10 @@ from game_agent.text.tokenizer import Tokenizer
 from game_agent_kernels import Kernels, kernels_for
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WEIGHT_BITS = {"int8": 8}
+KV_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+_T = TypeVar("_T")
 
 
 class ModelRunner:
@@ -41,7 +48,7 @@ class ModelRunner:
         self.pool = pool
         self.encoder = encoder
         self.kernels = kernels
-        self.digest = decoder.weights.digest
+        self.digest = decoder.weights.digest + str(pool.keys.dtype).encode()
         self.stop_token_ids = frozenset((*spec.stop_token_ids, *encoder.stop_token_ids))
         self._graphs: DecoderGraphs | None = None
 
@@ -88,6 +95,8 @@ def load_runner(
     kv_memory_bytes: int,
     device: str | None = None,
     dtype: str | None = None,
+    weights: str | None = None,
+    kv_dtype: str | None = None,
     prompt_format: str | None = None,
     backend: str | None = None,
     progress: Progress | None = None,
@@ -96,6 +105,10 @@ def load_runner(
 
     device:  "cpu", "cuda", …; None is the best there is
     dtype:   "float32", "bfloat16", "float16"; None is float32 on a CPU, bfloat16 elsewhere
+    weights: None keeps them in ``dtype``; "int8" rounds every matrix (not the table of embeddings)
+             to 8 bits, a scale per output: a quarter of the memory to read per decoded token
+    kv_dtype: "float32" or "bfloat16" for cached keys and values; None is ``dtype``, the only choice
+             on a GPU
     backend: which kernels; None is the fastest
     progress: hears (how many are done, of how many) while CUDA graphs are captured
 
@@ -105,23 +118,36 @@ def load_runner(
     if not path.is_dir():
         raise ModelError(f"{path} is not a folder; give a Hugging Face checkpoint folder")
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if dtype is not None and dtype not in DTYPES:
-        raise InvalidInput(
-            f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}", where="dtype"
-        )
-    kind = DTYPES[dtype or ("float32" if where.type == "cpu" else "bfloat16")]
+    kind = DTYPES["float32" if where.type == "cpu" else "bfloat16"]
+    kind = _choose("dtype", dtype, DTYPES, kind)
+    kv_kind = _choose("kv_dtype", kv_dtype, KV_DTYPES, kind)
+    bits = _choose("weights", weights, WEIGHT_BITS, None)
+    if kv_kind != kind and where.type != "cpu":
+        raise InvalidInput("on a GPU kv_dtype is that of the model: set dtype", where="kv_dtype")
     spec = load_spec(path)
     tokenizer = Tokenizer.load(path)
-    weights = load_weights(path, spec, where, kind)
     try:
         kernels = kernels_for(where, backend)
     except ValueError as error:
         raise InvalidInput(str(error), where="backend") from None
-    pool = _pool(spec, kv_memory_bytes, kind, where)
+    pack = partial(kernels.pack_linear, bits=bits)
+    tensors = load_weights(path, spec, where, kind, pack, weights or "")
+    pool = _pool(spec, kv_memory_bytes, kv_kind, where)
     encoder = PromptEncoder(tokenizer, format_for(tokenizer, prompt_format))
-    runner = ModelRunner(path.name, spec, Decoder(spec, weights, kernels), pool, encoder, kernels)
+    runner = ModelRunner(path.name, spec, Decoder(spec, tensors, kernels), pool, encoder, kernels)
     runner.capture_graphs(progress)
     return runner
+
+
+def _choose(name: str, chosen: str | None, choices: Mapping[str, _T], default: _T) -> _T:
+    """The value of a setting. Raises :class:`InvalidInput` naming the choices."""
+    if chosen is None:
+        return default
+    if chosen not in choices:
+        raise InvalidInput(
+            f"{name} must be one of {', '.join(choices)}, not {chosen!r}", where=name
+        )
+    return choices[chosen]
 
 
 def _pool(spec: ModelSpec, memory_bytes: int, dtype: torch.dtype, device: torch.device) -> PagePool:

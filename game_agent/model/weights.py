@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,41 +13,51 @@ from torch import Tensor
 
 from game_agent.errors import ModelError
 from game_agent.model.spec import ModelSpec, read_json
+from game_agent_kernels import PackedLinear
+
+# Kernels.pack_linear: weight [out, in] and bias [out] or None.
+Pack = Callable[[Tensor, Tensor | None], PackedLinear]
 
 
 @dataclass
 class LayerWeights:
-    """One layer; matrices are [out, in]. ``qkv`` stacks q, k, v; ``gate_up`` stacks gate, up."""
+    """One layer. ``qkv`` stacks the projections q, k, v; ``gate_up`` stacks gate and up."""
 
     input_norm: Tensor
-    qkv: Tensor
-    out: Tensor
+    qkv: PackedLinear
+    out: PackedLinear
     post_norm: Tensor
-    gate_up: Tensor
-    down: Tensor
-    qkv_bias: Tensor | None = None
-    out_bias: Tensor | None = None
-    gate_up_bias: Tensor | None = None
-    down_bias: Tensor | None = None
+    gate_up: PackedLinear
+    down: PackedLinear
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
 
 
 @dataclass
 class Weights:
-    """All tensors of a model on one device, and a digest that names them."""
+    """All tensors of a model on one device, and a digest that names them.
+
+    embedding: [vocab, hidden]; tied embeddings may be packed once more as ``head``
+    """
 
     embedding: Tensor
     layers: list[LayerWeights]
     norm: Tensor
-    head: Tensor
+    head: PackedLinear
     digest: bytes = field(default=b"")
 
 
 def load_weights(
-    folder: Path, spec: ModelSpec, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    spec: ModelSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+    pack: Pack,
+    packing: str = "",
 ) -> Weights:
-    """Read every tensor of ``spec`` once, straight into its place.
+    """Read every tensor of ``spec`` once; each matrix is packed before the next one is read.
+
+    packing: a name for how ``pack`` changes numbers, part of the digest
 
     Raises :class:`ModelError` for a missing or damaged file, a missing tensor, or a wrong shape.
     """
@@ -60,14 +71,14 @@ def load_weights(
     )
     return Weights(
         embedding=embedding,
-        layers=[_layer(source, spec, i) for i in range(spec.num_layers)],
+        layers=[_layer(source, spec, i, pack) for i in range(spec.num_layers)],
         norm=source.take("model.norm.weight", (hidden,)),
-        head=head,
-        digest=_digest(folder, source.files, dtype),
+        head=pack(head, None),
+        digest=_digest(folder, source.files, f"{dtype}{packing}"),
     )
 
 
-def _layer(source: _Source, spec: ModelSpec, index: int) -> LayerWeights:
+def _layer(source: _Source, spec: ModelSpec, index: int, pack: Pack) -> LayerWeights:
     prefix = f"model.layers.{index}."
     hidden, inner, dim = spec.hidden_size, spec.intermediate_size, spec.head_dim
     q, kv = spec.num_heads * dim, spec.num_kv_heads * dim
@@ -80,15 +91,22 @@ def _layer(source: _Source, spec: ModelSpec, index: int) -> LayerWeights:
     gates = [(mlp + "gate_proj", inner), (mlp + "up_proj", inner)]
     return LayerWeights(
         input_norm=source.take(prefix + "input_layernorm.weight", (hidden,)),
-        qkv=source.stack(projections, hidden),
-        out=source.take(attention + "o_proj.weight", (hidden, q)),
+        qkv=pack(
+            source.stack(projections, hidden),
+            source.stack(projections, None) if spec.qkv_bias else None,
+        ),
+        out=pack(
+            source.take(attention + "o_proj.weight", (hidden, q)),
+            source.take(attention + "o_proj.bias", (hidden,)) if spec.out_bias else None,
+        ),
         post_norm=source.take(prefix + "post_attention_layernorm.weight", (hidden,)),
-        gate_up=source.stack(gates, hidden),
-        down=source.take(mlp + "down_proj.weight", (hidden, inner)),
-        qkv_bias=source.stack(projections, None) if spec.qkv_bias else None,
-        out_bias=source.take(attention + "o_proj.bias", (hidden,)) if spec.out_bias else None,
-        gate_up_bias=source.stack(gates, None) if spec.mlp_bias else None,
-        down_bias=source.take(mlp + "down_proj.bias", (hidden,)) if spec.mlp_bias else None,
+        gate_up=pack(
+            source.stack(gates, hidden), source.stack(gates, None) if spec.mlp_bias else None
+        ),
+        down=pack(
+            source.take(mlp + "down_proj.weight", (hidden, inner)),
+            source.take(mlp + "down_proj.bias", (hidden,)) if spec.mlp_bias else None,
+        ),
         q_norm=source.take(attention + "q_norm.weight", (dim,)) if spec.qk_norm else None,
         k_norm=source.take(attention + "k_norm.weight", (dim,)) if spec.qk_norm else None,
     )
@@ -155,14 +173,14 @@ class _Source:
         return packed
 
 
-def _digest(folder: Path, files: list[Path], dtype: torch.dtype) -> bytes:
-    """Names the model's numbers: config, dtype, and a sample of every file's bytes.
+def _digest(folder: Path, files: list[Path], types: str) -> bytes:
+    """Names the model's numbers: config, types, and a sample of every file's bytes.
 
     A full hash of an 8B checkpoint costs minutes; 64 samples of 4 KiB per file (and its size) tell
     two checkpoints apart that differ anywhere training would make them differ.
     """
     digest = hashlib.blake2b(digest_size=16)
-    digest.update((folder / "config.json").read_bytes() + str(dtype).encode())
+    digest.update((folder / "config.json").read_bytes() + types.encode())
     for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name}:{size}".encode())

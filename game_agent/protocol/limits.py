@@ -24,12 +24,18 @@ class Limits:
     max_sessions: int = 1024
     max_requests_in_flight: int = 256
     """Unanswered requests of one session."""
+    max_requests_per_s: int = 2000
+    """Of one session, in the long run; asks of a tick count."""
+    max_burst_requests: int = 5000
+    """Of one session, at once."""
     max_queued_bytes: int = 16 * 2**20
     """Replies that wait for one slow reader."""
     max_queued_replies: int = 8192
     """A reader that is this slow, and still asks, is dropped."""
     max_replay_bytes: int = 16 * 2**20
     """Terminal replies of one session kept for repeated requests; the oldest go first."""
+    max_save_bytes: int = 256 * 2**20
+    """A save that is loaded, all parts together."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

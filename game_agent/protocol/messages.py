@@ -13,10 +13,6 @@ from game_agent.protocol import VERSION
 from game_agent.protocol.codec import Map
 
 MAX_ID_CHARS = 64
-NOT_OFFERED = frozenset(
-    {"lore.put", "agent.inspect", "agent.heard", "agent.rewind", "save", "load"}
-)
-"""Operations of the protocol that this server answers with ``invalid``."""
 
 RequestId = int | Annotated[str, Meta(max_length=MAX_ID_CHARS)]
 Name = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -53,7 +49,7 @@ class WorldPut(Request, tag="world.put"):
     world: Name
     state: dict[str, Any]
     seq: Seq = 0
-    partition: Any = None
+    partition: list[Any] | None = None
 
 
 class WorldPatch(Request, tag="world.patch"):
@@ -71,13 +67,25 @@ class WorldDelete(Request, tag="world.delete"):
     world: Name
 
 
+class LorePut(Request, tag="lore.put"):
+    """``entries`` are those of a Character Card's lorebook, validated where they are used."""
+
+    entries: list[Any]
+    world: Name | None = None
+    agent: Name | None = None
+    scan_depth: Annotated[int, Meta(ge=0)] | None = None
+    token_budget: Annotated[int, Meta(ge=0)] | None = None
+    recursive_scanning: bool | None = None
+
+
 class AgentPut(Request, tag="agent.put"):
     agent: Name
     world: Name
     profile: str | dict[str, Any] | None = None
-    card: Any = None
+    card: dict[str, Any] | None = None
     sees: tuple[str, ...] = ("",)
     instructions: str = ""
+    memory_tokens: Annotated[int, Meta(ge=0)] | None = None
     actions: Any = None
 
 
@@ -94,10 +102,26 @@ class AgentObserve(Request, tag="agent.observe"):
     agent: Name | None = None
     agents: tuple[Name, ...] | None = None
     game_time: GameTime = None
+    pin: bool = False
 
 
 class AgentWarm(Request, tag="agent.warm"):
     agent: Name
+
+
+class AgentInspect(Request, tag="agent.inspect"):
+    agent: Name
+    event: str | Event | None = None
+
+
+class AgentHeard(Request, tag="agent.heard"):
+    ask: RequestId
+    chars: Annotated[int, Meta(ge=0)]
+
+
+class AgentRewind(Request, tag="agent.rewind"):
+    agent: Name
+    game_time: int | float
 
 
 class AgentHistory(Request, tag="agent.history"):
@@ -134,6 +158,17 @@ class Tick(Request, tag="tick"):
     patch: list[Any] | None = None
     merge: dict[str, Any] | None = None
     asks: list[Any] = []
+
+
+class Save(Request, tag="save"):
+    world: Name
+    part: Annotated[int, Meta(ge=0)] = 0
+
+
+class Load(Request, tag="load"):
+    data: bytes
+    part: Annotated[int, Meta(ge=0)] = 0
+    parts: Count = 1
 
 
 class Cancel(Request, tag="cancel"):
@@ -175,8 +210,6 @@ def parse(fields: Map) -> Request:
         )
     if not isinstance(op, str):
         raise InvalidInput("a request needs op, the name of an operation", where="op")
-    if op in NOT_OFFERED:
-        raise InvalidInput(f"{op} is not offered by this server", where="op")
     if op not in REQUESTS:
         raise ProtocolError(f"there is no operation {op[:50]!r}", code="unknown_op", where="op")
     return _convert(fields, REQUESTS[op])

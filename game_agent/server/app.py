@@ -10,6 +10,7 @@ from game_agent.clock import Clock
 from game_agent.errors import (
     GameAgentError,
     InvalidInput,
+    NotFound,
     Overloaded,
     ProtocolError,
     Unavailable,
@@ -20,15 +21,21 @@ from game_agent.protocol.messages import parse, parse_ask, read_id
 from game_agent.protocol.replies import Id
 from game_agent.server.asks import AskReplies, Post, fail, internal_error
 from game_agent.server.backend import Backend
-from game_agent.server.operations import Operations, ask_options, read_event
+from game_agent.server.journal import Journal, NoJournal
+from game_agent.server.operations import (
+    DEFAULT_SPEAKER,
+    Operations,
+    ask_options,
+    paths_from,
+    read_event,
+)
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
 from game_agent.server.table import SessionTable
+from game_agent.server.transfers import Transfers, requests_that_make
 from game_agent.server.welcome import check_protocol, welcome
 
 logger = logging.getLogger(__name__)
-
-DEFAULT_SPEAKER = "Player"
 WHILE_DRAINING = frozenset({"hello", "ping", "cancel"})
 
 
@@ -37,6 +44,8 @@ class App:
 
     runtime:  worlds, agents, engine
     sessions: who is connected
+    journal:  told of every change before its reply is queued; the caller commits it before replies
+              are sent
     """
 
     def __init__(
@@ -46,6 +55,7 @@ class App:
         settings: ServerSettings,
         clock: Clock,
         post: Post,
+        journal: Journal | None = None,
     ) -> None:
         self.is_draining = False
         self._runtime = runtime
@@ -53,7 +63,9 @@ class App:
         self._settings = settings
         self._clock = clock
         self._post = post
+        self._journal = journal or NoJournal()
         self._operations = Operations(runtime, settings.limits)
+        self._transfers = Transfers(runtime, settings.limits)
         self._num_requests = 0
 
     def receive(self, peer: Peer, frames: list[bytes]) -> bytes | None:
@@ -132,7 +144,9 @@ class App:
             assert isinstance(tick, messages.Tick)
             _check_asks(tick, peer)
             if is_new:
-                self._succeed(session, request_id, self._operations.tick(tick))
+                fields = self._operations.tick(tick)
+                self._journal.record(tick)
+                self._succeed(session, request_id, fields)
         except GameAgentError as error:
             self._fail_tick(session, request_id, decoded.fields, error)
         except Exception:
@@ -177,13 +191,41 @@ class App:
                 return
             case messages.Ping():
                 fields = {}
+            case messages.AgentHeard():
+                ask = session.find_ask(request.ask)
+                if ask is None:
+                    message = f"no ask {request.ask!r} of this session is known (any more)"
+                    raise NotFound(message, where="ask")
+                ask.heard(request.chars)
+                fields = {}
+            case messages.Save():
+                fields = self._transfers.save(session, request)
+            case messages.Load():
+                fields = self._load(session, request)
             case messages.Cancel():
                 fields = {"found": session.cancel(request.target)}
             case messages.Stats():
-                fields = self._stats()
+                fields = self.stats()
             case _:
                 fields = self._operations.run(request)
+        self._journal.record(request)
         self._succeed(session, request.id, fields)
+
+    def _load(self, session: Session, request: messages.Load) -> Map:
+        with paths_from("data"):
+            snapshot = self._transfers.load(session, request)
+        if snapshot is None:
+            return {"part": request.part, "parts": request.parts}
+        before = set(self._runtime.agents)
+        with paths_from("data"):
+            world = self._runtime.restore(snapshot)
+        for name in before - self._runtime.agents.keys():
+            self._journal.record(messages.AgentDelete(v=1, id=request.id, agent=name))
+        names = [agent.persona.name for agent in snapshot.agents]
+        agents = [self._runtime.get_agent(name) for name in names]
+        for made in requests_that_make(world, agents):
+            self._journal.record(made)
+        return {"world": world.name, "agents": names}
 
     def _ask(self, session: Session, request: messages.Ask, where: str | None = None) -> None:
         """Start an ask. ``where`` is its path in a tick."""
@@ -196,6 +238,7 @@ class App:
                 stream=request.stream,
                 clock=self._clock,
                 post=self._post,
+                at_end=lambda: self._journal.touch(request.agent),
                 where=where,
             )
             ask = self._runtime.get_agent(request.agent).ask(
@@ -235,13 +278,15 @@ class App:
             logger.exception("a request failed")
             fail(session, request_id, internal_error(), self._clock)
 
-    def _stats(self) -> Map:
+    def stats(self) -> Map:
+        """What the ``stats`` operation tells. From any thread; figures may differ by a moment."""
         sessions = list(self._sessions)
         server = {
             "num_sessions": len(sessions),
             "num_requests": self._num_requests,
             "num_pending": sum(session.num_pending for session in sessions),
             "num_queued": sum(session.num_queued for session in sessions),
+            "refused": dict(self._sessions.refused),
         }
         return {**self._runtime.stats(), "server": server}
 

@@ -25,8 +25,8 @@ Post = Callable[[Callable[[], None]], None]
 class AskReplies:
     """Listens to one ask and answers its request.
 
-    The ``on_*`` methods may be called from any thread; they only ``post``. A request whose session
-    is gone is not answered.
+    The ``on_*`` methods may be called from any thread; they only ``post``. ``at_end`` is called
+    before the terminal reply. A request whose session is gone is not answered.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class AskReplies:
         stream: bool | str,
         clock: Clock,
         post: Post,
+        at_end: Callable[[], None],
         where: str | None = None,
     ) -> None:
         self._session = session
@@ -45,6 +46,7 @@ class AskReplies:
         self._splitter = SentenceSplitter() if stream == "sentence" else None
         self._clock = clock
         self._post = post
+        self._at_end = at_end
         self._where = where
 
     def on_text(self, index: int, text: str) -> None:
@@ -55,7 +57,7 @@ class AskReplies:
         self._post(lambda: self._finish(answer))
 
     def on_error(self, error: GameAgentError) -> None:
-        self._post(lambda: fail(self._session, self._id, error, self._clock, self._where))
+        self._post(lambda: self._fail(error))
 
     def _stream(self, text: str) -> None:
         if self._splitter is None:
@@ -67,7 +69,12 @@ class AskReplies:
         for sentence in sentences:
             self._session.stream(self._id, "sentence", sentence)
 
+    def _fail(self, error: GameAgentError) -> None:
+        self._at_end()
+        fail(self._session, self._id, error, self._clock, self._where)
+
     def _finish(self, answer: Answer) -> None:
+        self._at_end()
         if self._splitter is not None:
             self._stream_sentences(self._splitter.flush())
         try:

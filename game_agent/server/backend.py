@@ -9,6 +9,11 @@ from game_agent.errors import GameAgentError
 
 if TYPE_CHECKING:
     from game_agent.agents.agent import AskOptions
+    from game_agent.agents.lore import Lorebook
+    from game_agent.agents.memory import Memory
+    from game_agent.agents.persona import Persona
+    from game_agent.agents.rules import Rule
+    from game_agent.agents.snapshot import Snapshot
 
 
 class Answer(Protocol):
@@ -35,20 +40,41 @@ class AskListener(Protocol):
 
 
 class Ask(Protocol):
-    """A running ask."""
+    """An ask that is running or has ended."""
 
     def cancel(self) -> None: ...
+
+    def heard(self, num_chars: int) -> None: ...
 
 
 class Agent(Protocol):
     """A character. ``ask`` never blocks."""
 
+    lore: Lorebook | None
+    memory: Memory
+
     @property
     def name(self) -> str: ...
+    @property
+    def world(self) -> Any: ...
+    @property
+    def persona(self) -> Persona: ...
+    @property
+    def sees(self) -> tuple[str, ...]: ...
+    @property
+    def memory_tokens(self) -> int | None: ...
 
-    def observe(self, text: str, game_time: float | None = None) -> object: ...
+    def observe(
+        self, text: str, game_time: float | None = None, *, pinned: bool = False
+    ) -> object: ...
 
     def history(self, last: int | None = None) -> list[dict[str, Any]]: ...
+
+    def rewind(self, game_time: float) -> int: ...
+
+    def inspect(
+        self, text: str | None = None, *, speaker: str = "Player"
+    ) -> list[dict[str, object]]: ...
 
     def warm(self) -> object: ...
 
@@ -70,6 +96,9 @@ class WorldChange(Protocol):
 
 class World(Protocol):
     """A game's state."""
+
+    lore: Lorebook | None
+    rules: tuple[Rule, ...]
 
     @property
     def name(self) -> str: ...
@@ -103,7 +132,14 @@ class Backend(Protocol):
     @property
     def agents(self) -> Mapping[str, Agent]: ...
 
-    def world(self, name: str, state: dict[str, Any], *, seq: int = 0) -> World: ...
+    def world(
+        self,
+        name: str,
+        state: dict[str, Any],
+        *,
+        seq: int = 0,
+        partition: Sequence[Rule] | None = None,
+    ) -> World: ...
 
     def get_world(self, name: str) -> World: ...
 
@@ -114,13 +150,19 @@ class Backend(Protocol):
         name: str,
         *,
         world: str,
-        profile: str | dict[str, Any],
+        profile: str | dict[str, Any] | None = None,
+        card: dict[str, Any] | None = None,
         sees: Sequence[str] = ("",),
         instructions: str = "",
+        memory_tokens: int | None = None,
     ) -> Agent: ...
 
     def get_agent(self, name: str) -> Agent: ...
 
     def remove_agent(self, name: str) -> None: ...
+
+    def save(self, world: str) -> bytes: ...
+
+    def restore(self, saved: Snapshot) -> World: ...
 
     def stats(self) -> dict[str, Any]: ...

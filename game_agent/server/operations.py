@@ -8,11 +8,15 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from game_agent.agents.agent import AskOptions
+from game_agent.agents.lore import Lorebook
+from game_agent.agents.rules import parse_rules
 from game_agent.errors import InvalidInput, TooLarge
 from game_agent.protocol import messages
 from game_agent.protocol.codec import Map
 from game_agent.protocol.limits import Limits
 from game_agent.server.backend import Agent, Backend, World, WorldChange
+
+DEFAULT_SPEAKER = "Player"
 
 _Operation = Callable[[Any], Map]
 
@@ -39,11 +43,14 @@ class Operations:
             messages.WorldPatch: self._world_patch,
             messages.WorldGet: self._world_get,
             messages.WorldDelete: self._world_delete,
+            messages.LorePut: self._lore_put,
             messages.AgentPut: self._agent_put,
             messages.AgentGet: self._agent_get,
             messages.AgentDelete: self._agent_delete,
             messages.AgentObserve: self._agent_observe,
             messages.AgentWarm: self._agent_warm,
+            messages.AgentInspect: self._agent_inspect,
+            messages.AgentRewind: self._agent_rewind,
             messages.AgentHistory: self._agent_history,
         }
 
@@ -67,10 +74,13 @@ class Operations:
         }
 
     def _world_put(self, request: messages.WorldPut) -> Map:
-        _not_offered(partition=request.partition)
         _check_room("worlds", request.world, self._runtime.worlds, self._limits.max_worlds)
-        with _paths_from("state"):
-            world = self._runtime.world(request.world, request.state, seq=request.seq)
+        with paths_from("partition"):
+            rules = None if request.partition is None else parse_rules(request.partition)
+        with paths_from("state"):
+            world = self._runtime.world(
+                request.world, request.state, seq=request.seq, partition=rules
+            )
         return {"seq": world.seq, "blocks": world.num_blocks}
 
     def _world_patch(self, request: messages.WorldPatch) -> Map:
@@ -89,18 +99,31 @@ class Operations:
         self._runtime.remove_world(request.world)
         return {}
 
+    def _lore_put(self, request: messages.LorePut) -> Map:
+        _one_of(world=request.world, agent=request.agent)
+        owner: World | Agent
+        if request.world is not None:
+            owner = self._runtime.get_world(request.world)
+        else:
+            owner = self._runtime.get_agent(request.agent or "")
+        names = ("entries", "scan_depth", "token_budget", "recursive_scanning")
+        with paths_from(""):
+            owner.lore = book = Lorebook({name: getattr(request, name) for name in names})
+        return {"entries": book.num_entries, "blocks": len(book.entries)}
+
     def _agent_put(self, request: messages.AgentPut) -> Map:
-        _not_offered(card=request.card, actions=request.actions)
-        if request.profile is None:
-            raise InvalidInput("an agent needs a profile, a text or a map", where="profile")
+        _not_offered(actions=request.actions)
+        _one_of(profile=request.profile, card=request.card)
         _check_room("agents", request.agent, self._runtime.agents, self._limits.max_agents)
-        with _paths_from("profile"):
+        with paths_from("profile" if request.card is None else "card"):
             self._runtime.agent(
                 request.agent,
                 world=request.world,
                 profile=request.profile,
+                card=request.card,
                 sees=request.sees,
                 instructions=request.instructions,
+                memory_tokens=request.memory_tokens,
             )
         return {}
 
@@ -119,12 +142,24 @@ class Operations:
         heard = read_event(request.event)
         text = f"{heard.speaker}: {heard.text}" if heard.speaker else heard.text
         for agent in agents:
-            agent.observe(text, request.game_time)
+            agent.observe(text, request.game_time, pinned=request.pin)
         return {}
 
     def _agent_warm(self, request: messages.AgentWarm) -> Map:
         self._runtime.get_agent(request.agent).warm()
         return {}
+
+    def _agent_inspect(self, request: messages.AgentInspect) -> Map:
+        agent = self._runtime.get_agent(request.agent)
+        if request.event is None:
+            return {"blocks": agent.inspect()}
+        heard = read_event(request.event)
+        speaker = heard.speaker or DEFAULT_SPEAKER
+        return {"blocks": agent.inspect(heard.text, speaker=speaker)}
+
+    def _agent_rewind(self, request: messages.AgentRewind) -> Map:
+        agent = self._runtime.get_agent(request.agent)
+        return {"forgotten": agent.rewind(request.game_time)}
 
     def _agent_history(self, request: messages.AgentHistory) -> Map:
         return {"turns": self._runtime.get_agent(request.agent).history(request.last)}
@@ -149,18 +184,19 @@ def read_event(event: str | messages.Event) -> Heard:
 
 def _change(world: World, request: messages.WorldPatch | messages.Tick) -> WorldChange:
     _one_of(patch=request.patch, merge=request.merge)
-    with _paths_from("merge" if request.patch is None else "patch"):
+    with paths_from("merge" if request.patch is None else "patch"):
         return world.patch(request.patch, merge=request.merge, seq=request.seq)
 
 
 @contextmanager
-def _paths_from(field: str) -> Iterator[None]:
-    """Turn an error's JSON Pointer inside ``field`` into a path of the message."""
+def paths_from(field: str) -> Iterator[None]:
+    """Turn an error's JSON Pointer inside ``field`` ("": the message) into a path."""
     try:
         yield
     except InvalidInput as error:
         where = error.where or field
-        error.where = (field + where if where.startswith("/") else where).replace("/", ".")
+        path = field + where if where.startswith("/") else where
+        error.where = path.removeprefix("/").replace("/", ".")
         raise
 
 

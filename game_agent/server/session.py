@@ -19,6 +19,7 @@ from game_agent.protocol.codec import encode
 from game_agent.protocol.limits import Limits
 from game_agent.protocol.replies import Id
 from game_agent.server.backend import Ask
+from game_agent.server.bucket import TokenBucket
 
 PIECE_OVERHEAD_BYTES = 64
 RETRY_AFTER_MS = 100
@@ -26,10 +27,16 @@ RETRY_AFTER_MS = 100
 
 @dataclass(frozen=True)
 class Peer:
-    """A connection: ZeroMQ's name for it, and whether it speaks with an empty first frame (REQ)."""
+    """A connection.
+
+    routing_id:    ZeroMQ's name for it
+    has_delimiter: whether it speaks with an empty first frame (REQ)
+    user:          who it is by its CURVE key; empty without keys
+    """
 
     routing_id: bytes
     has_delimiter: bool = False
+    user: str = ""
 
 
 @dataclass(slots=True)
@@ -59,6 +66,7 @@ class _Kept:
 
     frame: bytes
     finished_s: float
+    ask: Ask | None = None
 
 
 class Session:
@@ -67,8 +75,10 @@ class Session:
     def __init__(self, token: str, peer: Peer, limits: Limits, replay_s: float, now_s: float):
         self.token = token
         self.peer: Peer | None = peer
+        self.owner = peer.user
         self.last_seen_s = now_s
         self._limits = limits
+        self._bucket = TokenBucket(limits.max_requests_per_s, limits.max_burst_requests, now_s)
         self._replay_s = replay_s
         self._pending: dict[Id, _Pending] = {}
         self._kept: OrderedDict[Id, _Kept] = OrderedDict()
@@ -103,8 +113,11 @@ class Session:
     def begin(self, request_id: Id, now_s: float) -> bool:
         """Take up a request. False: it is a repeated one and needs nothing more.
 
-        Raises ``Overloaded`` if too much is unanswered or unread; the request is then not begun.
+        Raises ``Overloaded`` if too much is unanswered or unread, or comes too fast; the request is
+        then not begun.
         """
+        if wait_ms := self._bucket.take(now_s):
+            raise Overloaded("too many requests per second", retry_after_ms=wait_ms)
         self.forget(now_s)
         if request_id in self._pending:
             return False
@@ -124,6 +137,11 @@ class Session:
         pending = self._pending[request_id]
         pending.ask = ask
         pending.has_deadline = has_deadline
+
+    def find_ask(self, request_id: Id) -> Ask | None:
+        """The ask of a request that is pending, or whose reply is kept."""
+        found = self._pending.get(request_id) or self._kept.get(request_id)
+        return None if found is None else found.ask
 
     def cancel(self, request_id: Id) -> bool:
         """Cancel the ask of a pending request. False if there is none; its reply is to come."""
@@ -164,12 +182,13 @@ class Session:
 
         ``keep`` False: the request may be tried again under the same id.
         """
-        if self._pending.pop(request_id, None) is None:
+        pending = self._pending.pop(request_id, None)
+        if pending is None:
             return False
         self._open_pieces.pop(request_id, None)
         self._enqueue_end(request_id, frame)
         if keep:
-            self._kept[request_id] = _Kept(frame, now_s)
+            self._kept[request_id] = _Kept(frame, now_s, pending.ask)
             self._kept_bytes += len(frame)
             self.forget(now_s)
         return True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from game_agent.clock import Clock
-from game_agent.errors import InvalidInput, Overloaded
+from game_agent.errors import InvalidInput, Overloaded, Unauthorized
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
+
+MAX_FORMER_PEERS = 8
 
 
 def new_token() -> str:
@@ -17,7 +20,11 @@ def new_token() -> str:
 
 
 class SessionTable:
-    """Sessions by connection and by token. Used by one thread."""
+    """Sessions by connection and by token. Used by one thread.
+
+    ``refused`` counts what was refused, by reason: ``foreign_session``, a session of another key;
+    ``foreign_name``, a connection that calls itself as one with another key did.
+    """
 
     def __init__(
         self,
@@ -25,11 +32,13 @@ class SessionTable:
         clock: Clock,
         new_token: Callable[[], str] = new_token,
     ) -> None:
+        self.refused: Counter[str] = Counter(foreign_session=0, foreign_name=0)
         self._settings = settings
         self._clock = clock
         self._new_token = new_token
         self._by_token: dict[str, Session] = {}
         self._by_peer: dict[bytes, Session] = {}
+        self._former: dict[bytes, Session] = {}
 
     def __len__(self) -> int:
         return len(self._by_token)
@@ -40,9 +49,18 @@ class SessionTable:
     def of_peer(self, peer: Peer) -> Session:
         """The session of a connection, opened if it has none.
 
-        Raises ``Overloaded`` if there are ``max_sessions`` already.
+        What still arrives on a connection that was replaced belongs to the session that it had; the
+        replies go to the new one. Raises ``Overloaded`` if there are ``max_sessions`` already.
         """
+        former = self._former.get(peer.routing_id)
+        if former is not None and former.owner == peer.user:
+            return former
         session = self._by_peer.get(peer.routing_id)
+        if session is not None and session.owner != peer.user:
+            # Somebody took the name of a connection that is gone.
+            self.refused["foreign_name"] += 1
+            self.disconnect(session)
+            session = None
         if session is None:
             session = self._open(peer)
         session.peer = peer
@@ -52,11 +70,14 @@ class SessionTable:
     def resume(self, token: str, peer: Peer) -> tuple[Session, bool]:
         """Give a connection the session named ``token``; (its own, False) if there is no such.
 
-        Raises ``InvalidInput`` if the connection has pending requests of its own, ``Overloaded`` as
-        ``of_peer`` does.
+        Raises ``InvalidInput`` if the connection has pending requests of its own, ``Unauthorized``
+        if the session was opened with another key, ``Overloaded`` as ``of_peer`` does.
         """
         current = self._by_peer.get(peer.routing_id)
         wanted = self._by_token.get(token)
+        if wanted is not None and wanted.owner != peer.user:
+            self.refused["foreign_session"] += 1
+            raise Unauthorized("this session belongs to another client", where="session")
         if wanted is None or wanted is current:
             return self.of_peer(peer), wanted is not None
         if current is not None:
@@ -65,7 +86,10 @@ class SessionTable:
                     "resume a session before any other request of the connection", where="session"
                 )
             self.close(current)
+        if wanted.peer is not None:
+            self._keep_former(wanted.peer.routing_id, wanted)
         self.disconnect(wanted)
+        self._former.pop(peer.routing_id, None)
         self._by_peer[peer.routing_id] = wanted
         return self.of_peer(peer), True
 
@@ -79,6 +103,8 @@ class SessionTable:
         """Forget a session: its requests are cancelled, its queues freed."""
         self.disconnect(session)
         self._by_token.pop(session.token, None)
+        for routing_id in self._former_of(session):
+            del self._former[routing_id]
         session.close()
 
     def expire(self) -> int:
@@ -95,6 +121,15 @@ class SessionTable:
                 self.close(session)
                 num_closed += 1
         return num_closed
+
+    def _keep_former(self, routing_id: bytes, session: Session) -> None:
+        kept = self._former_of(session)
+        if len(kept) >= MAX_FORMER_PEERS:
+            del self._former[kept[0]]
+        self._former[routing_id] = session
+
+    def _former_of(self, session: Session) -> list[bytes]:
+        return [routing_id for routing_id, each in self._former.items() if each is session]
 
     def _open(self, peer: Peer) -> Session:
         settings = self._settings

@@ -7,6 +7,7 @@ import os
 import queue
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
@@ -16,6 +17,9 @@ from game_agent.clock import Clock, SystemClock
 from game_agent.errors import Unavailable
 from game_agent.server.app import App
 from game_agent.server.backend import Backend
+from game_agent.server.journal import open_journal
+from game_agent.server.metrics_http import MetricsServer
+from game_agent.server.security import Gate, KeyRing, user_of
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
 from game_agent.server.table import SessionTable
@@ -28,13 +32,16 @@ MESSAGES_PER_TURN = 256
 IDLE_POLL_MS = 250
 BLOCKED_POLL_MS = 5
 LAST_WORDS_MS = 500
+EXPIRY_EVERY_S = 1.0
+HEALTHY_S = 10.0
+"""A server that has not looked at its sockets for so long is not healthy."""
 
 
 class Server:
     """Listens as soon as it is made; serves in ``run``, in the calling thread, until ``stop``.
 
-    Raises ``InvalidInput`` (settings) or ``Unavailable`` (the address is taken). A context manager
-    that closes the sockets.
+    Raises ``InvalidInput`` (settings) or ``Unavailable`` (the address is taken, the state cannot be
+    used). A context manager that closes the sockets.
     """
 
     def __init__(
@@ -45,18 +52,28 @@ class Server:
         clock: Clock | None = None,
     ) -> None:
         self.settings = settings or ServerSettings()
+        folder = self.settings.curve_keys
+        keys = None if folder is None else KeyRing.load(folder)
         self._clock = clock or SystemClock()
         self._sessions = SessionTable(self.settings, self._clock)
-        self._app = App(runtime, self._sessions, self.settings, self._clock, self._post)
+        self._journal = open_journal(runtime, self.settings)
+        self._app = App(
+            runtime, self._sessions, self.settings, self._clock, self._post, self._journal
+        )
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping_since_s: float | None = None
         self._is_asked_to_stop = False
+        self._next_expiry_s = self._clock.now_s()
         # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
         self._wake_lock = threading.RLock()
         self._is_waking = False
         self._context = zmq.Context()
         self._woken, self._waker = _wake_pair(self._context)
         self._router = _router(self._context, self.settings)
+        self.metrics: MetricsServer | None = None
+        self._gate = None if keys is None else Gate(self._context, keys, self.refused)
+        if self._gate is not None:
+            self._gate.guard(self._router)
         try:
             self.endpoint = _bind(self._router, self.settings.bind)
         except zmq.ZMQError as error:
@@ -64,23 +81,37 @@ class Server:
             raise Unavailable(
                 f"cannot listen at {self.settings.bind}: {error}; is a server running there?"
             ) from error
+        self._seen_s = self._clock.now_s()
+        if self.settings.metrics_port is not None:
+            self.metrics = self._serve_metrics(self.settings.metrics_port)
 
     def run(self) -> None:
-        """Serve until ``stop`` was called and what ran then has ended (``drain_s`` at most)."""
+        """Serve until ``stop`` was called and what ran then has ended (``drain_s`` at most).
+
+        Raises ``Unavailable`` if changes cannot be written to ``state_dir``; whoever asked for them
+        gets no reply then.
+        """
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
+        if self._gate is not None:
+            for socket in self._gate.sockets:
+                poller.register(socket, zmq.POLLIN)
         is_blocked = False
         while not self._is_finished():
+            self._seen_s = self._clock.now_s()
             ready = dict(poller.poll(BLOCKED_POLL_MS if is_blocked else IDLE_POLL_MS))
             if self._woken in ready:
                 self._woken.recv()
                 with self._wake_lock:
                     self._is_waking = False
+            if self._gate is not None:
+                self._gate.attend(ready)
             if self._router in ready:
                 self._receive()
             self._run_posted()
-            self._sessions.expire()
+            self._expire()
+            self._journal.commit()
             is_blocked = self._send()
 
     def stop(self) -> None:
@@ -90,11 +121,20 @@ class Server:
 
     def close(self) -> None:
         """Close the sockets and the sessions. Only when ``run`` has ended or was never called."""
+        if self.metrics is not None:
+            self.metrics.close()
         for session in self._sessions:
             self._sessions.close(session)
         with self._wake_lock:
+            self._router.disable_monitor()
             self._router.close(linger=LAST_WORDS_MS)
             self._context.destroy(linger=0)
+        self._journal.close()
+
+    @property
+    def refused(self) -> Counter[str]:
+        """Connections and sessions that were refused, by reason."""
+        return self._sessions.refused
 
     def __enter__(self) -> Server:
         return self
@@ -106,6 +146,23 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _expire(self) -> None:
+        # It looks at every session, which is too much for every turn.
+        if self._seen_s >= self._next_expiry_s:
+            self._next_expiry_s = self._seen_s + EXPIRY_EVERY_S
+            self._sessions.expire()
+
+    def _serve_metrics(self, port: int) -> MetricsServer:
+        try:
+            return MetricsServer(port, self._app.stats, self._is_healthy)
+        except Unavailable:
+            self.close()
+            raise
+
+    def _is_healthy(self) -> bool:
+        is_alive = self._clock.now_s() - self._seen_s < HEALTHY_S
+        return is_alive and not self._app.is_draining
 
     def _post(self, call: Callable[[], None]) -> None:
         self._inbox.put(call)
@@ -125,11 +182,14 @@ class Server:
     def _receive(self) -> None:
         for _ in range(MESSAGES_PER_TURN):
             try:
-                routing_id, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                parts = self._router.recv_multipart(zmq.NOBLOCK, copy=self._gate is None)
             except zmq.Again:
                 return
+            routing_id, *frames = (
+                part if isinstance(part, bytes) else part.bytes for part in parts
+            )
             has_delimiter = len(frames) > 1 and frames[0] == b""
-            peer = Peer(routing_id, has_delimiter)
+            peer = Peer(routing_id, has_delimiter, user_of(parts[-1]))
             refusal = self._app.receive(peer, frames[1:] if has_delimiter else frames)
             if refusal is not None:
                 self._send_to(peer, refusal)

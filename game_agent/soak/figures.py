@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from game_agent.errors import Unavailable
@@ -122,7 +122,7 @@ class ProcessSampler:
 
 def as_map(counts: Counts) -> dict[str, Any]:
     """The counts as plain values."""
-    fields = {**asdict(counts)}
-    for name in ("kinds", "errors", "finish_reasons"):
-        fields[name] = dict(fields[name])
-    return fields
+    return {
+        name: dict(value) if isinstance(value, Counter) else value
+        for name, value in vars(counts).items()
+    }

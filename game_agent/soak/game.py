@@ -15,8 +15,35 @@ CHARS_PER_TOKEN = 4
 REMEMBER_EVERY = 10
 """One ask in so many goes into memory: enough to test it, too few to make prompts much longer."""
 
-_THINGS = "amber barley bread candles cloth copper eggs flour herbs honey iron lamps milk".split()
-_THINGS += "nets oil pelts rope salt silver spice stone tallow timber wax wheat wine wool".split()
+_THINGS = (
+    "amber",
+    "barley",
+    "bread",
+    "candles",
+    "cloth",
+    "copper",
+    "eggs",
+    "flour",
+    "herbs",
+    "honey",
+    "iron",
+    "lamps",
+    "milk",
+    "nets",
+    "oil",
+    "pelts",
+    "rope",
+    "salt",
+    "silver",
+    "spice",
+    "stone",
+    "tallow",
+    "timber",
+    "wax",
+    "wheat",
+    "wine",
+    "wool",
+)
 _MOODS = ("calm", "busy", "crowded", "noisy", "quiet", "empty", "cheerful", "tense")
 
 

@@ -158,8 +158,6 @@ class Load:
 
     def _receive(self, patience_s: float) -> None:
         """Take what has come, or wait for something, but not longer than ``patience_s``."""
-        # Waits for less than a millisecond would be spent spinning; sleeping late is the generator's
-        # own lateness, which the intended send time brings into the latency.
         if self._socket.poll(max(0, round(patience_s * 1e3))):
             while True:
                 try:

@@ -10,12 +10,14 @@ from game_agent_kernels.dispatch import (
     kernels_for,
     set_num_threads,
 )
+from game_agent_kernels.linear.reference import PackedLinear
 from game_agent_kernels.plan import FAR_PAST, PAGE_TOKENS, Plan, Segments
 
 __all__ = [
     "FAR_PAST",
     "PAGE_TOKENS",
     "Kernels",
+    "PackedLinear",
     "Plan",
     "Segments",
     "available_backends",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from game_agent_kernels.linear.reference import PackedLinear, linear, pack_linear
 from game_agent_kernels.rms_norm.reference import add_rms_norm, rms_norm
 from game_agent_kernels.rope_store.reference import rope_store
 from game_agent_kernels.sample.reference import sample
@@ -19,6 +21,7 @@ log = logging.getLogger(__name__)
 
 try:
     from game_agent_kernels import native
+    from game_agent_kernels.linear import cpu as cpu_linear
     from game_agent_kernels.rms_norm import cpu as cpu_norm
     from game_agent_kernels.rope_store import cpu as cpu_store
     from game_agent_kernels.segment_attention import cpu as cpu_attention
@@ -28,10 +31,28 @@ except ImportError as error:
 else:
     _missing = None
 
+# Triton's compiler needs a GPU; its interpreter, which tests use, is asked for by this variable.
+_has_triton = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
+if _has_triton:
+    try:
+        from game_agent_kernels.rms_norm import triton as gpu_norm
+        from game_agent_kernels.rope_store import triton as gpu_store
+        from game_agent_kernels.sample import batch
+        from game_agent_kernels.segment_attention import flash
+        from game_agent_kernels.segment_attention import triton as gpu_attention
+        from game_agent_kernels.silu_mul import triton as gpu_silu
+    except ImportError as error:
+        _has_triton = False
+        log.warning("no GPU kernels (%s): install 'triton', or answers on a GPU are slow", error)
+
 
 @dataclass(frozen=True)
 class Kernels:
-    """One implementation of every operation; signatures are those of the references."""
+    """One implementation of every operation; signatures are those of the references.
+
+    ``capturable``: they can be captured in a CUDA graph, given a plan with a
+    :class:`~game_agent_kernels.segment_attention.worklist.Launch`.
+    """
 
     name: str
     segment_attention: Callable[..., Tensor]
@@ -40,6 +61,9 @@ class Kernels:
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]] = add_rms_norm
     silu_mul: Callable[..., Tensor] = silu_mul
     sample: Callable[..., int] = sample
+    pack_linear: Callable[..., PackedLinear] = pack_linear
+    linear: Callable[[Tensor, PackedLinear], Tensor] = linear
+    capturable: bool = False
 
 
 _BACKENDS = {
@@ -54,6 +78,24 @@ if _missing is None:
         cpu_norm.rms_norm,
         cpu_norm.add_rms_norm,
         cpu_silu.silu_mul,
+        pack_linear=cpu_linear.pack_linear,
+        linear=cpu_linear.linear,
+    )
+if _has_triton:
+    _BACKENDS["triton"] = Kernels(
+        "triton",
+        gpu_attention.segment_attention,
+        gpu_store.rope_store,
+        gpu_norm.rms_norm,
+        gpu_norm.add_rms_norm,
+        gpu_silu.silu_mul,
+        batch.sample,
+        capturable=True,
+    )
+    _BACKENDS["flash"] = replace(
+        _BACKENDS["triton"],
+        name="flash",
+        segment_attention=flash.before(gpu_attention.segment_attention),
     )
 
 _warned: set[str] = set()
@@ -90,7 +132,7 @@ def set_num_threads(count: int) -> None:
 
 def _fastest(device: torch.device) -> str:
     if device.type != "cpu":
-        return "rope_shift"
+        return "triton" if device.type == "cuda" and _has_triton else "rope_shift"
     if _missing is None:
         return "cpu"
     if _missing not in _warned:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from game_agent_kernels import _cpu
+import game_agent_kernels._cpu as _cpu
 
 _cpu.set_num_threads(torch.get_num_threads())
 

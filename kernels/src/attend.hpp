@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels.hpp"
+#include "products.hpp"
 #include "vec_math.hpp"
 
 namespace {
@@ -15,74 +16,10 @@ using namespace game_agent;
 // Score of a masked key, far below kNothing, so that its weight is 0 also in a row without keys.
 constexpr float kMasked = -3e38f;
 constexpr float kNothing = -1e30f;
-constexpr int kVecsPerPage = kPageTokens / Vec::kLanes;
 
 inline int visible_keys(int limit, const PageRef& page) {
   const int n = least(limit - page.position, page.length);
   return n > 0 ? n : 0;
-}
-
-// Scores of R rows with the keys of P pages.
-template <int R, int P, typename KV>
-GAME_AGENT_INLINE void score_block(const float* q, const KV* const* pages, int dim, float* scores) {
-  constexpr int N = P * kVecsPerPage;
-  Vec acc[R][N];
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::zero();
-  }
-  for (int d = 0; d < dim; ++d) {
-    Vec k[N];
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      k[n] = Vec::load(pages[n / kVecsPerPage] + d * kPageTokens +
-                       n % kVecsPerPage * Vec::kLanes);
-    }
-    GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-      const Vec x = Vec::all(q[r * kRowStride + d]);
-      GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) acc[r][n] = Vec::fma(x, k[n], acc[r][n]);
-    }
-  }
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      acc[r][n].store(scores + r * kScoreStride + n * Vec::kLanes);
-    }
-  }
-}
-
-// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows and N vectors of dimensions from
-// `values + offset` on; the last vector is `lanes` wide if N is 1.
-template <int R, int N, typename KV>
-GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values, const int* counts,
-                                   int pages, int dim, int lanes, const float* factor, float* acc) {
-  Vec sum[R][N];
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    const Vec f = Vec::all(factor[r]);
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      sum[r][n] = Vec::load(acc + r * kRowStride + n * Vec::kLanes) * f;
-    }
-  }
-  for (int page = 0; page < pages; ++page) {
-    const KV* value = values[page];
-    const float* weight = weights + page * kPageTokens;
-    for (int t = 0; t < counts[page]; ++t) {
-      Vec v[N];
-      if (N == 1 && lanes < Vec::kLanes) {
-        v[0] = Vec::load_first(value + t * dim, lanes);
-      } else {
-        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-          v[n] = Vec::load(value + t * dim + n * Vec::kLanes);
-        }
-      }
-      GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-        const Vec w = Vec::all(weight[r * kScoreStride + t]);
-        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = Vec::fma(w, v[n], sum[r][n]);
-      }
-    }
-  }
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      sum[r][n].store(acc + r * kRowStride + n * Vec::kLanes);
-    }
-  }
 }
 
 // Vectors per row that fit the registers together with R rows.
@@ -329,23 +266,6 @@ class Worker {
       for_lanes(call_.dim, [&](int64_t d, int n) {
         store_lanes(out + d, Vec::load(acc + d) * factor, n);
       });
-    }
-  }
-
-  template <int N>
-  struct Count {
-    static constexpr int value = N;
-  };
-
-  // body(Count<rows>) for 1 <= rows <= kRowBlock.
-  template <int R = Vec::kRowBlock, typename F>
-  static GAME_AGENT_INLINE void for_rows(int rows, F body) {
-    if constexpr (R == 1) {
-      body(Count<1>());
-    } else if (rows == R) {
-      body(Count<R>());
-    } else {
-      for_rows<R - 1>(rows, body);
     }
   }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 
 #include "kernels.hpp"
 #include "vec_math.hpp"
@@ -66,7 +67,18 @@ GAME_AGENT_INLINE void norm_rotate(const RopeStoreCall& call, int64_t row, const
              call.dim);
 }
 
-void rope_store(const RopeStoreCall& call, int64_t first_row, int64_t last_row) {
+inline void put(float x, float* to) { *to = x; }
+
+// To the nearest bfloat16, ties to even; NaN stays NaN.
+inline void put(float x, uint16_t* to) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  *to = static_cast<uint16_t>((bits & 0x7fffffff) > 0x7f800000 ? 0x7fc0 : rounded);
+}
+
+template <typename KV>
+void rope_store_rows(const RopeStoreCall& call, int64_t first_row, int64_t last_row) {
   const int dim = call.dim;
   for (int64_t row = first_row; row < last_row; ++row) {
     const float* from = call.qkv + row * (call.heads + 2 * call.kv_heads) * dim;
@@ -78,13 +90,21 @@ void rope_store(const RopeStoreCall& call, int64_t first_row, int64_t last_row) 
     for (int h = 0; h < call.kv_heads; ++h, from += dim) {
       alignas(64) float key[kMaxDim];
       norm_rotate(call, row, from, call.k_norm, key);
-      float* to = call.keys + (page + h) * dim * kPageTokens + place;
-      for (int d = 0; d < dim; ++d) to[d * kPageTokens] = key[d];
+      KV* to = static_cast<KV*>(call.keys) + (page + h) * dim * kPageTokens + place;
+      for (int d = 0; d < dim; ++d) put(key[d], to + d * kPageTokens);
     }
     for (int h = 0; h < call.kv_heads; ++h, from += dim) {
-      float* to = call.values + ((page + h) * kPageTokens + place) * dim;
-      for_lanes(dim, [&](int64_t d, int n) { store_lanes(to + d, load_lanes(from + d, n), n); });
+      KV* to = static_cast<KV*>(call.values) + ((page + h) * kPageTokens + place) * dim;
+      for (int d = 0; d < dim; ++d) put(from[d], to + d);
     }
+  }
+}
+
+void rope_store(const RopeStoreCall& call, int64_t first_row, int64_t last_row) {
+  if (call.type == PageType::f32) {
+    rope_store_rows<float>(call, first_row, last_row);
+  } else {
+    rope_store_rows<uint16_t>(call, first_row, last_row);
   }
 }
 

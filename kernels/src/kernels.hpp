@@ -6,6 +6,10 @@
 namespace game_agent {
 
 constexpr int kPageTokens = 16;
+// Outputs of a linear layer whose weights lie together: panels are [num_in, kPanelOutputs].
+constexpr int kPanelOutputs = 16;
+// Most panels that a linear kernel works on at once.
+constexpr int kWidestPanels = 3;
 constexpr int kMaxDim = 256;
 // Packed rows (token rows x query heads of one KV head) and pages that are worked on at once. With
 // head dim 64 the working set is about 130 KB: it stays in the second-level cache.
@@ -98,8 +102,9 @@ struct RopeStoreCall {
   const float* cos;  // [tokens, half]
   const float* sin;
   const int64_t* slots;
-  float* keys;
-  float* values;
+  PageType type;
+  void* keys;
+  void* values;
   const float* q_norm;  // [dim] or nullptr
   const float* k_norm;
   float* q_out;  // [tokens, heads, dim]
@@ -108,6 +113,25 @@ struct RopeStoreCall {
   int dim;
   int half;
   float eps;
+};
+
+// out = x times the transposed weights, times scale, plus bias.
+struct LinearCall {
+  const float* x;      // [rows, num_in]
+  const void* panels;  // [panels, num_in, kPanelOutputs]: float, or int8_t if there is a scale
+  const float* scale;  // [num_out] or nullptr
+  const float* bias;   // [num_out] or nullptr
+  float* out;          // [rows, num_out]
+  int64_t num_in;
+  int64_t num_out;
+};
+
+// Rows and panels: the unit that a thread works on.
+struct LinearPart {
+  int64_t first_row;
+  int64_t last_row;
+  int64_t first_panel;
+  int64_t last_panel;
 };
 
 // The compute kernels of one instruction set.
@@ -119,6 +143,8 @@ struct KernelTable {
   void (*silu_mul)(const float* gate_up, float* out, int64_t inner, int64_t first_row,
                    int64_t last_row);
   void (*rope_store)(const RopeStoreCall&, int64_t first_row, int64_t last_row);
+  // `widened` has room for kWidestPanels panels of floats if weights are 8 bits wide.
+  void (*linear)(const LinearCall&, const LinearPart&, float* widened);
 };
 
 const KernelTable& plain_kernels();

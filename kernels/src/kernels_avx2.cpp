@@ -2,11 +2,13 @@
 // The instruction set first: what follows is written in terms of its Vec.
 #include "attend.hpp"
 #include "elementwise.hpp"
+#include "linear.hpp"
 
 namespace game_agent {
 
 const KernelTable& avx2_kernels() {
-  static const KernelTable table = {"avx2", attend, merge, norm, silu_mul, rope_store};
+  static const KernelTable table = {"avx2",   attend,     merge, norm,
+                                    silu_mul, rope_store, linear};
   return table;
 }
 

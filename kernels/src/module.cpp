@@ -9,6 +9,7 @@
 #include <stdexcept>
 
 #include "instruction_set.hpp"
+#include "linear_parts.hpp"
 #include "schedule.hpp"
 #include "thread_pool.hpp"
 
@@ -26,6 +27,8 @@ template <typename T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
+
+PageType page_type(bool bfloat16) { return bfloat16 ? PageType::bf16 : PageType::f32; }
 
 void make_schedule(Schedule* self, Ints run_rows, Ints run_segments, Ints page_starts, Ints pages,
                    Ints lengths, Ints positions, Floats cos, Floats sin, Ints row_positions,
@@ -62,7 +65,7 @@ void make_schedule(Schedule* self, Ints run_rows, Ints run_segments, Ints page_s
 void attend(const Schedule& self, uintptr_t q, uintptr_t keys, uintptr_t values, uintptr_t out,
             float scale, bool bfloat16) {
   self.attend(pointer<const float>(q), pointer<const void>(keys), pointer<const void>(values),
-              bfloat16 ? PageType::bf16 : PageType::f32, scale, pointer<float>(out));
+              page_type(bfloat16), scale, pointer<float>(out));
 }
 
 // Calls body(first_row, last_row) on chunks of rows; small work stays on this thread.
@@ -99,13 +102,14 @@ void silu_mul(uintptr_t gate_up, uintptr_t out, int64_t rows, int64_t inner) {
 void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, uintptr_t keys,
                 uintptr_t values, uintptr_t q_norm, uintptr_t k_norm, uintptr_t q_out,
                 int64_t rows, int64_t num_pages, int heads, int kv_heads, int dim, int half,
-                float eps) {
+                float eps, bool bfloat16) {
   const RopeStoreCall call = {pointer<const float>(qkv),
                               pointer<const float>(cos),
                               pointer<const float>(sin),
                               pointer<const int64_t>(slots),
-                              pointer<float>(keys),
-                              pointer<float>(values),
+                              page_type(bfloat16),
+                              pointer<void>(keys),
+                              pointer<void>(values),
                               pointer<const float>(q_norm),
                               pointer<const float>(k_norm),
                               pointer<float>(q_out),
@@ -128,6 +132,19 @@ void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, ui
   });
 }
 
+// scale is 0 for float weights, bias where there is none.
+void linear(uintptr_t x, uintptr_t panels, uintptr_t scale, uintptr_t bias, uintptr_t out,
+            int64_t rows, int64_t num_in, int64_t num_out) {
+  const LinearCall call = {pointer<const float>(x),
+                           pointer<const void>(panels),
+                           pointer<const float>(scale),
+                           pointer<const float>(bias),
+                           pointer<float>(out),
+                           num_in,
+                           num_out};
+  run_linear(call, rows);
+}
+
 }  // namespace
 
 NB_MODULE(_cpu, m) {
@@ -144,7 +161,9 @@ NB_MODULE(_cpu, m) {
   m.def("silu_mul", &silu_mul, "gate_up"_a, "out"_a, "rows"_a, "inner"_a, ReleaseGil());
   m.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "keys"_a, "values"_a,
         "q_norm"_a, "k_norm"_a, "q_out"_a, "rows"_a, "num_pages"_a, "heads"_a, "kv_heads"_a,
-        "dim"_a, "half"_a, "eps"_a, ReleaseGil());
+        "dim"_a, "half"_a, "eps"_a, "bfloat16"_a, ReleaseGil());
+  m.def("linear", &linear, "x"_a, "panels"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
+        "num_out"_a, ReleaseGil());
   m.def("num_threads", [] { return ThreadPool::shared().num_threads(); });
   m.def(
       "set_num_threads", [](int count) { ThreadPool::shared().set_num_threads(count); }, "count"_a,

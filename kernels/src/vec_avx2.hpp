@@ -13,6 +13,7 @@ struct Vec {
   static constexpr int kWide = 2;
   static constexpr int kFewRows = 2;
   static constexpr int kWideFewRows = 4;
+  static constexpr int kWideLinear = 2;
 
   __m256 v;
 
@@ -22,6 +23,10 @@ struct Vec {
   static Vec load(const uint16_t* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
+  }
+  static Vec load(const int8_t* p) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
   }
   static Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
   static Vec load_first(const uint16_t* p, int n) {

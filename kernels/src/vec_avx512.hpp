@@ -13,6 +13,7 @@ struct Vec {
   static constexpr int kWide = 2;      // vectors per row with a full block ...
   static constexpr int kFewRows = 4;   // ... and with at most so many rows
   static constexpr int kWideFewRows = 4;
+  static constexpr int kWideLinear = 3;  // vectors per row with a full block in a linear layer
 
   __m512 v;
 
@@ -22,6 +23,10 @@ struct Vec {
   static Vec load(const uint16_t* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+  }
+  static Vec load(const int8_t* p) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
   }
   static Vec load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
   static Vec load_first(const uint16_t* p, int n) {

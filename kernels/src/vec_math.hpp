@@ -57,6 +57,23 @@ GAME_AGENT_INLINE void store_lanes(float* p, Vec x, int n) {
   }
 }
 
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+// body(Count<rows>) for 1 <= rows <= R.
+template <int R = Vec::kRowBlock, typename F>
+GAME_AGENT_INLINE void for_rows(int rows, F body) {
+  if constexpr (R == 1) {
+    body(Count<1>());
+  } else if (rows == R) {
+    body(Count<R>());
+  } else {
+    for_rows<R - 1>(rows, body);
+  }
+}
+
 // RoPE in the half-split layout, from [dim] to [dim]. The two may be the same.
 GAME_AGENT_INLINE void rotate_row(const float* from, float* to, const float* cos, const float* sin,
                                   int half, int dim) {

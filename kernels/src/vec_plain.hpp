@@ -13,6 +13,7 @@ struct Vec {
   static constexpr int kWide = 2;
   static constexpr int kFewRows = 2;
   static constexpr int kWideFewRows = 2;
+  static constexpr int kWideLinear = 2;
 
   float v[kLanes];
 
@@ -38,6 +39,9 @@ struct Vec {
   }
   static Vec load(const uint16_t* p) {
     return make([&](int i) { return widen(p[i]); });
+  }
+  static Vec load(const int8_t* p) {
+    return make([&](int i) { return static_cast<float>(p[i]); });
   }
   static Vec load_first(const float* p, int n) {
     return make([&](int i) { return i < n ? p[i] : 0.0f; });

@@ -1,4 +1,4 @@
-"""Compiled, for float32 on the CPU; anything else goes to the reference."""
+"""Compiled, for float32 on the CPU with float32 or bfloat16 pages; else the reference's."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def rope_store(
     Raises ``ValueError`` when shapes do not belong together.
     """
     num_pages, kv_heads, dim = k_pages.shape[:3]
-    native_slots = slots.dtype == torch.int64 and slots.is_cpu and slots.is_contiguous()
-    fits = native_slots and dim <= MAX_DIM
-    if not fits or not native.takes(qkv, cos, sin, k_pages, v_pages, q_norm, k_norm):
+    fits = _takes_slots(slots) and _takes_pages(k_pages, v_pages)
+    if not fits or not native.takes(qkv, cos, sin, q_norm, k_norm):
         return reference.rope_store(
             qkv,
             cos,
@@ -73,8 +72,27 @@ def rope_store(
         dim,
         half,
         eps,
+        k_pages.dtype == torch.bfloat16,
     )
     return q
+
+
+def _takes_slots(slots: Tensor) -> bool:
+    return slots.dtype == torch.int64 and slots.is_cpu and slots.is_contiguous()
+
+
+def _takes_pages(k_pages: Tensor, v_pages: Tensor) -> bool:
+    return (
+        k_pages.dtype in (torch.float32, torch.bfloat16)
+        and k_pages.dtype == v_pages.dtype
+        and k_pages.shape[2] <= MAX_DIM
+        and all(
+            pages.is_cpu
+            and pages.is_contiguous()
+            and not (pages.requires_grad and torch.is_grad_enabled())
+            for pages in (k_pages, v_pages)
+        )
+    )
 
 
 def _check(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

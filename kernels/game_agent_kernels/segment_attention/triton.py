@@ -20,15 +20,16 @@ from game_agent_kernels.plan import PAGE_TOKENS, Plan
 from game_agent_kernels.segment_attention.worklist import (
     HEADER_WORDS,
     ITEM_WORDS,
+    LAUNCH,
     ROW_WORDS,
     Launch,
     divide,
+    num_processors,
     tiling_for,
 )
 
 MAX_DIM = 256
 LOG2_E = 1.4426950408889634
-LAUNCH = "launch"
 _PAGE = tl.constexpr(PAGE_TOKENS)
 _ITEM = tl.constexpr(ITEM_WORDS)
 _ROW = tl.constexpr(ROW_WORDS)
@@ -137,6 +138,7 @@ def _prepare(plan: Plan, q: Tensor, k_pages: Tensor) -> Launch:
         heads=q.shape[1],
         kv_heads=k_pages.shape[1],
         dim=q.shape[2],
+        dtype=q.dtype,
         processors=num_processors(q.device),
     )
     work = divide(plan, tiling)
@@ -153,18 +155,10 @@ def _prepare(plan: Plan, q: Tensor, k_pages: Tensor) -> Launch:
 
 
 def _rotary_half(plan: Plan, dim: int) -> int:
-    half = plan.segments.cos.shape[1]
+    half = int(plan.segments.cos.shape[1])
     if 2 * half > dim:
         raise ValueError(f"angles of {half} columns rotate more than a head dim of {dim}")
     return half
-
-
-@cache
-def num_processors(device: torch.device) -> int:
-    """Streaming multiprocessors of a GPU; a small number for the interpreter on a CPU."""
-    if device.type != "cuda":
-        return 4
-    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 @cache
@@ -172,7 +166,8 @@ def _num_stages(device: torch.device) -> int:
     """Depth of the software pipeline: what the shared memory of a block holds."""
     if device.type != "cuda":
         return 2
-    room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    properties = torch.cuda.get_device_properties(device)
+    room = getattr(properties, "shared_memory_per_block_optin", 0)
     return 3 if room >= 160 * 1024 else 2
 
 
@@ -282,7 +277,8 @@ def _attend(
         acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision="ieee")
         top = new_top
 
-    result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    divisor = tl.where(total == 0.0, 1.0, total)
+    result = acc / divisor[:, None]
     slot = tl.load(entry + 4)
     result_mask = query_mask[:, None] & (dims < dim)[None, :]
     if slot < 0:
@@ -291,7 +287,7 @@ def _attend(
     else:
         partial_at = (slot * kv_heads + kv_head).to(tl.int64) * packed + queries
         tl.store(partial + partial_at[:, None] * dim + dims[None, :], result, mask=result_mask)
-        lse = tl.where(total == 0.0, float("-inf"), top + tl.log2(total))
+        lse = tl.where(total == 0.0, float("-inf"), top + tl.log2(divisor))
         tl.store(partial_lse + partial_at, lse, mask=query_mask)
 
 

@@ -1,6 +1,6 @@
 """A plan's division into work for a GPU: key tiles, row tiles, and evenly long items of both.
 
-Pure arrays, so that it is tested without a GPU. All tables travel as one array of 32-bit words: a
+Plain arrays, so that it is tested without a GPU. All tables travel as one array of 32-bit words: a
 header, which says where each table begins, then
 
 items:  [I, 5] first row, number of rows, first and last key tile, partial result (-1: writes the
@@ -13,13 +13,17 @@ angles: [S, 2, rotary_dim / 2] float32 cos and sin of each segment's distance
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from game_agent_kernels.plan import PAGE_TOKENS, Floats, Ints, Plan, starts
 
+# Where a plan's ``derived`` holds its Launch.
+LAUNCH = "launch"
 HEADER_WORDS = 8
 ITEM_WORDS = 5
 ROW_WORDS = 4
@@ -62,7 +66,7 @@ class WorkList:
     @property
     def num_words(self) -> int:
         """Length of the tables without their header."""
-        return self.items.size + self.rows.size + self.tiles.size + self.angles.size
+        return sum(int(part.size) for part in (self.items, self.rows, self.tiles, self.angles))
 
     def write(self, words: Ints, header: int, tables: int) -> int:
         """Lay header and tables out in ``words`` at these places; returns where the tables end.
@@ -74,7 +78,7 @@ class WorkList:
         for i, part in enumerate(parts):
             words[header + 1 + i] = tables - header
             words[tables : tables + part.size] = part.reshape(-1)
-            tables += part.size
+            tables += int(part.size)
         return tables
 
 
@@ -96,22 +100,39 @@ class Launch:
 
 
 def tiling_for(
-    rows: int, keys: float, *, heads: int, kv_heads: int, dim: int, processors: int
+    rows: int,
+    keys: float,
+    *,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    dtype: torch.dtype,
+    processors: int,
 ) -> Tiling:
     """Sizes for runs of at most ``rows`` rows over segments of ``keys`` keys on average.
 
-    dim: head dim; processors: streaming multiprocessors of the GPU.
+    dim: head dim; processors: streaming multiprocessors of the GPU. Float32 has no tensor cores:
+    its products are unrolled, and larger tiles would take minutes to compile.
     """
     group = heads // kv_heads
-    largest = 64 if dim > 128 else 128
-    packed = next((n for n in (16, 64) if rows * group <= n), largest)
+    exact = dtype == torch.float32
+    largest = 32 if exact else 64 if dim > 128 else 128
+    packed = next((n for n in (16, 64) if rows * group <= n <= largest), largest)
     packed = max(packed, 1 << (group - 1).bit_length())
     return Tiling(
         packed=packed,
         rows=packed // group,
-        keys=32 if dim > 128 or keys < 48 else 64,
+        keys=32 if exact or dim > 128 or keys < 48 else 64,
         wanted=max(2 * processors // kv_heads, 1),
     )
+
+
+@cache
+def num_processors(device: torch.device) -> int:
+    """Streaming multiprocessors of a GPU; a small number for the interpreter on a CPU."""
+    if device.type != "cuda":
+        return 4
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def divide(plan: Plan, tiling: Tiling) -> WorkList:
@@ -119,7 +140,7 @@ def divide(plan: Plan, tiling: Tiling) -> WorkList:
     seg = plan.segments
     counts = -(-seg.lengths // tiling.keys)
     tiles = _tiles(plan, tiling, counts)
-    run_tiles = starts(counts)[plan.run_segments]
+    run_tiles = starts(counts)[plan.run_segments].astype(np.int64)
     unit_run, unit_row, unit_rows = _row_tiles(plan, tiling)
     begin = run_tiles[unit_run]
     last_rows = plan.row_positions[unit_row + unit_rows - 1]
@@ -165,7 +186,7 @@ def _row_tiles(plan: Plan, tiling: Tiling) -> tuple[Longs, Longs, Longs]:
     return run, first, np.minimum(plan.run_rows[run + 1] - first, tiling.rows)
 
 
-def _visible_ends(positions: Ints, run_tiles: Ints, unit_run: Longs, last_rows: Ints) -> Longs:
+def _visible_ends(positions: Ints, run_tiles: Longs, unit_run: Longs, last_rows: Ints) -> Longs:
     """One past the last key tile that each row tile's last row sees any of."""
     run_of_tile = np.repeat(np.arange(len(run_tiles) - 1), np.diff(run_tiles))
     # The run above the position in one number: later runs are larger, so that one reversed running

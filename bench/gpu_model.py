@@ -1,0 +1,311 @@
+"""A decoder with random weights beside Hugging Face's with the same: TTFT and decoding."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from game_agent.blocks.pool import PagePool, pages_for
+from game_agent.model.decoder import Decoder
+from game_agent.model.graphs import DecoderGraphs, capture_on_cuda
+from game_agent.model.planner import (
+    Run,
+    Step,
+    build_step,
+    frame_segments,
+    own_segment,
+    page_slots,
+)
+from game_agent.model.spec import ModelSpec, RopeSpec
+from game_agent.model.weights import LayerWeights, Weights
+from game_agent_kernels import PAGE_TOKENS, Kernels, Segments
+from game_agent_kernels.linear.reference import pack_linear
+
+EVENT_TOKENS = 50
+BLOCK_TOKENS = 128
+# New tokens of one pass, as the engine's default.
+STEP_TOKENS = 2048
+
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+LLAMA_8B = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+}
+SMOKE_MODEL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "intermediate_size": 32,
+    "vocab_size": 64,
+}
+
+
+def hugging_face(
+    sizes: dict[str, int], device: torch.device, dtype: torch.dtype
+) -> LlamaForCausalLM:
+    """A llama of these sizes with random weights."""
+    config = LlamaConfig(
+        **sizes,
+        max_position_embeddings=131072,
+        rope_parameters=ROPE,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        attn_implementation="sdpa",
+    )
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            return LlamaForCausalLM(config).eval().requires_grad_(False)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def decoder_of(model: LlamaForCausalLM, kernels: Kernels) -> Decoder:
+    """The runtime's decoder over a packed copy of the same weights."""
+    config = model.config
+    head_dim = config.hidden_size // config.num_attention_heads
+    spec = ModelSpec(
+        model_type="llama",
+        hidden_size=config.hidden_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=head_dim,
+        intermediate_size=config.intermediate_size,
+        vocab_size=config.vocab_size,
+        max_context_tokens=config.max_position_embeddings,
+        norm_eps=config.rms_norm_eps,
+        rope=RopeSpec("llama3", ROPE["rope_theta"], head_dim, ROPE),
+        qkv_bias=False,
+        out_bias=False,
+        mlp_bias=False,
+        qk_norm=False,
+        tied_embeddings=False,
+        stop_token_ids=(),
+    )
+    with torch.no_grad():
+        layers = [_layer(layer) for layer in model.model.layers]
+        inner = model.model
+        head = pack_linear(model.lm_head.weight)
+        weights = Weights(inner.embed_tokens.weight, layers, inner.norm.weight, head)
+    return Decoder(spec, weights, kernels)
+
+
+def _layer(layer: torch.nn.Module) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return LayerWeights(
+        input_norm=layer.input_layernorm.weight,
+        qkv=pack_linear(torch.cat([p.weight for p in projections])),
+        out=pack_linear(attention.o_proj.weight),
+        post_norm=layer.post_attention_layernorm.weight,
+        gate_up=pack_linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
+        down=pack_linear(mlp.down_proj.weight),
+    )
+
+
+@dataclass
+class Bench:
+    """A decoder, its pages, and its captured passes (None: every pass is eager)."""
+
+    decoder: Decoder
+    pool: PagePool
+    graphs: DecoderGraphs | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    def capture(self, progress: Callable[[int, int], None]) -> float:
+        """Capture the graphs; seconds taken. Without a GPU a pass stands for its graph."""
+        begun = time.perf_counter()
+        capture = capture_on_cuda() if self.device.type == "cuda" else lambda run: run
+        self.graphs = DecoderGraphs(self.decoder, self.pool, capture, progress=progress)
+        return time.perf_counter() - begun
+
+    def forward(self, step: Step) -> Tensor:
+        logits = self.graphs.forward(step) if self.graphs is not None else None
+        return self.decoder.forward(step, self.pool) if logits is None else logits
+
+    @contextmanager
+    def pages(self, *tokens: int) -> Iterator[list[np.ndarray]]:
+        """Pages for frames of these lengths, given back at the end."""
+        held = [self.pool.allocate(pages_for(n)) for n in tokens]
+        try:
+            yield held
+        finally:
+            for pages in held:
+                self.pool.free(pages)
+
+    def run(
+        self,
+        tokens: np.ndarray,
+        pages: np.ndarray,
+        first: int,
+        context: Segments | None,
+        wanted: int,
+    ) -> Run:
+        """Tokens from place ``first`` of a frame on, after ``context``."""
+        last = first + len(tokens)
+        own = own_segment(pages, 0, last, len(self.decoder.rope.inv_freq))
+        segments = own if context is None else Segments.concat([context, own])
+        return Run(tokens, first, page_slots(pages, first, last), segments, wanted)
+
+
+class Prompt:
+    """Random blocks in pages and an event after them."""
+
+    def __init__(self, bench: Bench, context: int) -> None:
+        self.bench = bench
+        self.rng = np.random.default_rng(context)
+        room = context - EVENT_TOKENS
+        self.lengths = [min(BLOCK_TOKENS, room - at) for at in range(0, room, BLOCK_TOKENS)]
+        self.origins = np.cumsum([0, *self.lengths]).astype(np.int64)
+        self.tokens = self.ids(context)
+
+    def ids(self, count: int) -> np.ndarray:
+        vocab = self.bench.decoder.spec.vocab_size
+        return self.rng.integers(0, vocab, count).astype(np.int32)
+
+    def encode(self, blocks: list[np.ndarray], some: list[int]) -> list[Run]:
+        """Runs that encode some blocks, with new text."""
+        return [self.bench.run(self.ids(self.lengths[i]), blocks[i], 0, None, 0) for i in some]
+
+    def context(self, blocks: list[np.ndarray]) -> Segments:
+        """All blocks as segments of the event."""
+        frames = list(zip(blocks, self.lengths, strict=True))
+        distances = self.origins[-1] - self.origins[:-1]
+        return frame_segments(frames, distances, self.bench.decoder.rope)
+
+    def ask(self, blocks: list[np.ndarray], own: np.ndarray, changed: list[int]) -> float:
+        """Milliseconds from the prompt to its first token on the host."""
+        begun = time.perf_counter()
+        event = self.tokens[-EVENT_TOKENS:]
+        runs = self.encode(blocks, changed)
+        runs.append(self.bench.run(event, own, 0, self.context(blocks), 1))
+        int(self.bench.forward(build_step(runs))[-1].argmax())
+        return (time.perf_counter() - begun) * 1e3
+
+    def fill(self, blocks: list[np.ndarray]) -> None:
+        """Encode all blocks, as many in a pass as the engine would."""
+        per_pass = STEP_TOKENS // BLOCK_TOKENS
+        for first in range(0, len(blocks), per_pass):
+            some = list(range(first, min(first + per_pass, len(blocks))))
+            self.bench.forward(build_step(self.encode(blocks, some)))
+
+    def prefill(self, pages: np.ndarray) -> Tensor:
+        """Logits [vocab] of the whole prompt under plain causal attention."""
+        for first in range(0, len(self.tokens), STEP_TOKENS):
+            tokens = self.tokens[first : first + STEP_TOKENS]
+            done = first + len(tokens) == len(self.tokens)
+            logits = self.bench.forward(
+                build_step([self.bench.run(tokens, pages, first, None, int(done))])
+            )
+        return logits[0]
+
+
+def milliseconds(function: Callable[[], object], repeats: int) -> float:
+    """Median wall time of calls that end on the host, after one that is not counted."""
+    times = []
+    for _ in range(repeats + 1):
+        begun = time.perf_counter()
+        function()
+        times.append((time.perf_counter() - begun) * 1e3)
+    return median(times[1:])
+
+
+@torch.inference_mode()
+def distance(bench: Bench, model: LlamaForCausalLM, tokens: int) -> float:
+    """1 - cosine between the logits of a causal prefill and Hugging Face's."""
+    prompt = Prompt(bench, tokens)
+    ids = torch.from_numpy(prompt.tokens.astype(np.int64)).to(bench.device)[None]
+    wanted = model(ids, logits_to_keep=1, use_cache=False).logits[0, -1].double()
+    with bench.pages(tokens) as (pages,):
+        got = prompt.prefill(pages).double()
+    return 1 - float(torch.nn.functional.cosine_similarity(got, wanted, 0))
+
+
+def ttft(bench: Bench, context: int, repeats: int) -> dict[str, float]:
+    """Milliseconds to the first token: all cached, and one early block changed."""
+    prompt = Prompt(bench, context)
+    with bench.pages(*prompt.lengths, EVENT_TOKENS) as (*blocks, own):
+        prompt.fill(blocks)
+        changed = [min(1, len(blocks) - 1)]
+        ways = {"cached_ms": [], "changed_ms": changed}
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(repeats + 1):
+            for name, some in ways.items():
+                times[name].append(prompt.ask(blocks, own, some))
+    return {name: median(taken[1:]) for name, taken in times.items()}
+
+
+def full_prefill(bench: Bench, context: int, repeats: int) -> float:
+    """Milliseconds to the first token when everything is computed causally."""
+    prompt = Prompt(bench, context)
+    with bench.pages(context) as (pages,):
+        return milliseconds(lambda: int(prompt.prefill(pages).argmax()), repeats)
+
+
+@torch.inference_mode()
+def hugging_face_prefill(model: LlamaForCausalLM, context: int, repeats: int) -> float:
+    """The same by Hugging Face's forward with SDPA."""
+    vocab = model.config.vocab_size
+    ids = torch.randint(0, vocab, (1, context), device=model.device)
+    return milliseconds(
+        lambda: int(model(ids, logits_to_keep=1, use_cache=True).logits[0, -1].argmax()), repeats
+    )
+
+
+def decode(bench: Bench, context: int, batch: int, steps: int) -> float:
+    """Milliseconds a step of ``batch`` replies over the same blocks, greedy, tokens on the host."""
+    prompt = Prompt(bench, context)
+    with bench.pages(*prompt.lengths, *[EVENT_TOKENS + steps + 1] * batch) as held:
+        blocks, owns = held[: len(prompt.lengths)], held[len(prompt.lengths) :]
+        prompt.fill(blocks)
+        segments = prompt.context(blocks)
+        event = prompt.tokens[-EVENT_TOKENS:]
+        tokens = np.zeros(batch, np.int64)
+        for i, own in enumerate(owns):
+            tokens[i] = int(
+                bench.forward(build_step([bench.run(event, own, 0, segments, 1)]))[0].argmax()
+            )
+        times = []
+        for place in range(EVENT_TOKENS, EVENT_TOKENS + steps):
+            begun = time.perf_counter()
+            ids = tokens.astype(np.int32)
+            runs = [bench.run(ids[i : i + 1], owns[i], place, segments, 1) for i in range(batch)]
+            tokens = bench.forward(build_step(runs)).argmax(-1).cpu().numpy()
+            times.append((time.perf_counter() - begun) * 1e3)
+    return median(times)
+
+
+def floor_ms(bench: Bench, context: int, gb_per_s: float) -> float:
+    """Time to read all weights and the context's keys and values once."""
+    weights = bench.decoder.weights
+    matrices = [weights.head]
+    for layer in weights.layers:
+        matrices += [layer.qkv, layer.out, layer.gate_up, layer.down]
+    read = sum(matrix.weight.nbytes for matrix in matrices)
+    return (read + context * bench.pool.page_bytes / PAGE_TOKENS) / gb_per_s * 1e-6

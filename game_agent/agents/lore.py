@@ -1,0 +1,257 @@
+"""Lorebooks: entries that are told when the talk comes to one of their keys.
+
+The rules are those of the Character Card specifications, version 2 and 3; what these leave open is
+said at :class:`Lorebook`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+from game_agent.agents.patch import Json, check_json
+from game_agent.agents.rendering import collapse
+from game_agent.errors import InvalidInput, TooLarge
+
+DEFAULT_SCAN_DEPTH = 4
+MAX_SCAN_DEPTH = 1000
+MAX_KEY_CHARS = 200
+MAX_ENTRIES = 50_000
+HEAD_CHARS = 3
+
+# Letters and digits of scripts that put spaces between words: Latin, Greek, Cyrillic. A key that
+# begins with one begins where a word does ("rat" is not in "celebrate", but in "rats").
+_IN_WORD = r"0-9A-Za-zÀ-ɏͰ-ӿ"
+_STARTS = re.compile(rf"(?<![{_IN_WORD}])\S|[^\s{_IN_WORD}]")
+
+Key = tuple[bool, str]  # whether case matters, and the text, folded if it does not
+
+
+@dataclass(frozen=True)
+class LoreEntry:
+    """One entry of a lorebook, as far as prompts depend on it."""
+
+    keys: tuple[Key, ...]
+    secondary_keys: tuple[Key, ...]
+    """If not empty, one of them must be mentioned too."""
+    text: str
+    """The text of its block, in which ``{{char}}`` and ``{{user}}`` still stand."""
+    name: str
+    """For people: where it comes from."""
+    is_constant: bool
+    insertion_order: float
+    priority: float
+    """Those of lower priority give way when the token budget is used up."""
+
+
+@dataclass(frozen=True)
+class ActiveLore:
+    """Entries to be told now, in order of insertion, and how many tokens they may have in all."""
+
+    entries: tuple[LoreEntry, ...]
+    token_budget: int | None
+
+    def by_priority(self) -> list[LoreEntry]:
+        """The entries, those that give way last first: constant ones, then by priority."""
+        return sorted(self.entries, key=lambda e: (not e.is_constant, -e.priority))
+
+
+class Lorebook:
+    """Entries and the rules of the book. Immutable; safe to use from any thread.
+
+    A key is mentioned where a text contains it, white space and (unless ``case_sensitive``) case
+    aside; in Latin, Greek and Cyrillic script it must begin where a word does. The last
+    ``scan_depth`` messages are looked at, 4 if the book does not say; with ``recursive_scanning``
+    also the content of entries that are told. Decorators (lines that begin with ``@@``) are cut
+    off. Entries with ``use_regex`` are kept but never told: a pattern from a stranger's card can
+    take for ever to match.
+    """
+
+    def __init__(self, value: Json, where: str = "") -> None:
+        """``value`` is a lorebook of a card: an object with ``entries``.
+
+        Raises InvalidInput for values of other types, TooLarge above a limit; ``where`` is put
+        before the JSON Pointer that the error has.
+        """
+        check_json(value, where)
+        if not isinstance(value, Mapping):
+            raise InvalidInput("a lorebook is an object", where=where)
+        self.value: Mapping[str, Json] = value
+        """What it was made of, unknown fields included."""
+        fields = _Fields(value, where)
+        depth = fields.number("scan_depth", DEFAULT_SCAN_DEPTH)
+        self.scan_depth = min(max(int(depth), 0), MAX_SCAN_DEPTH)
+        budget = fields.number("token_budget", -1)
+        self.token_budget = int(budget) if budget >= 0 else None
+        self.is_recursive = fields.flag("recursive_scanning", False)
+        entries = fields.sequence("entries")
+        if len(entries) > MAX_ENTRIES:
+            message = f"a lorebook has at most {MAX_ENTRIES} entries, this one {len(entries)}"
+            raise TooLarge(message, where=f"{where}/entries")
+        made = [_entry(entry, f"{where}/entries/{i}", i) for i, entry in enumerate(entries)]
+        self.num_entries = len(entries)
+        self.entries = tuple(
+            sorted((e for e in made if e is not None), key=lambda entry: entry.insertion_order)
+        )
+        self._users: dict[Key, list[int]] = defaultdict(list)
+        for number, entry in enumerate(self.entries):
+            for key in (*entry.keys, *entry.secondary_keys):
+                self._users[key].append(number)
+        self._constant = tuple(i for i, entry in enumerate(self.entries) if entry.is_constant)
+        self._index = KeyIndex(self._users)
+        # A message is looked at by every question until it is too old.
+        self._mentioned = lru_cache(maxsize=1024)(self._index.mentioned)
+
+    def active(self, messages: Iterable[str]) -> ActiveLore:
+        """What to tell, given the latest messages, the newest first."""
+        mentioned: set[Key] = set()
+        for message in islice(messages, self.scan_depth):
+            mentioned |= self._mentioned(message)
+        told = set(self._constant)
+        new = mentioned | self._contained(self._constant)
+        mentioned = set(new)
+        while new:
+            users = {number for key in new for number in self._users.get(key, ())} - told
+            added = [i for i in users if _is_met(self.entries[i], mentioned)]
+            told.update(added)
+            new = self._contained(added) - mentioned
+            mentioned |= new
+        return ActiveLore(tuple(self.entries[i] for i in sorted(told)), self.token_budget)
+
+    def _contained(self, numbers: Collection[int]) -> set[Key]:
+        """Keys that the content of entries mentions; none if the book is not recursive."""
+        if not self.is_recursive:
+            return set()
+        return {key for i in numbers for key in self._mentioned(self.entries[i].text)}
+
+
+def _is_met(entry: LoreEntry, mentioned: set[Key]) -> bool:
+    is_primary = any(key in mentioned for key in entry.keys)
+    return is_primary and (
+        not entry.secondary_keys or any(key in mentioned for key in entry.secondary_keys)
+    )
+
+
+class KeyIndex:
+    """Finds all of many keys in a text: by their first characters, then by their lengths.
+
+    The cost follows the text and the keys that begin like something in it, not the keys.
+    """
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = frozenset(keys)
+        lengths: dict[Key, set[int]] = defaultdict(set)
+        for is_exact, text in self._keys:
+            lengths[is_exact, text[:HEAD_CHARS]].add(len(text))
+        self._lengths = {head: sorted(found) for head, found in lengths.items()}
+        self._heads = {
+            is_exact: sorted({len(head) for kind, head in lengths if kind is is_exact})
+            for is_exact in (False, True)
+        }
+
+    def mentioned(self, text: str) -> frozenset[Key]:
+        """The keys that ``text`` contains."""
+        found: set[Key] = set()
+        for is_exact in (False, True):
+            if self._heads[is_exact]:
+                self._search(text if is_exact else text.casefold(), is_exact, found)
+        return frozenset(found)
+
+    def _search(self, text: str, is_exact: bool, found: set[Key]) -> None:
+        text = collapse(text)
+        heads = self._heads[is_exact]
+        for match in _STARTS.finditer(text):
+            start = match.start()
+            for num_chars in heads:
+                head = (is_exact, text[start : start + num_chars])
+                for length in self._lengths.get(head, ()):
+                    key = (is_exact, text[start : start + length])
+                    if key in self._keys:
+                        found.add(key)
+
+
+def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
+    """An entry that can be told, None for one that never is."""
+    if not isinstance(value, Mapping):
+        raise InvalidInput("an entry of a lorebook is an object", where=where)
+    fields = _Fields(value, where)
+    is_exact = fields.flag("case_sensitive", False)
+    keys = _keys(fields.texts("keys"), is_exact, f"{where}/keys")
+    secondary = _keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
+    order = fields.number("insertion_order", 0)
+    entry = LoreEntry(
+        keys=keys,
+        secondary_keys=secondary if fields.flag("selective", False) else (),
+        text=_content(fields.text("content")),
+        name=collapse(fields.text("name") or fields.text("comment")) or str(number),
+        is_constant=fields.flag("constant", False),
+        insertion_order=order,
+        priority=fields.number("priority", order),
+    )
+    is_regex = fields.flag("use_regex", False)
+    is_enabled = fields.flag("enabled", True)
+    is_reachable = bool(keys) or entry.is_constant
+    return entry if is_enabled and entry.text and is_reachable and not is_regex else None
+
+
+def _keys(texts: Sequence[str], is_exact: bool, where: str) -> tuple[Key, ...]:
+    for text in texts:
+        if len(text) > MAX_KEY_CHARS:
+            raise TooLarge(f"a key has at most {MAX_KEY_CHARS} characters", where=where)
+    folded = (collapse(text if is_exact else text.casefold()) for text in texts)
+    return tuple(dict.fromkeys((is_exact, text) for text in folded if text))
+
+
+def _content(text: str) -> str:
+    """The content on as few lines as it has paragraphs, without decorators."""
+    lines = (collapse(line) for line in text.splitlines() if not line.startswith("@@"))
+    return "\n".join(line for line in lines if line)
+
+
+class _Fields:
+    """The fields of an object from a stranger; each raises InvalidInput for another type."""
+
+    def __init__(self, value: Mapping[str, Json], where: str) -> None:
+        self._value = value
+        self._where = where
+
+    def text(self, name: str) -> str:
+        value = self._value.get(name)
+        if not isinstance(value, str | None):
+            raise self._error(name, "a text")
+        return value or ""
+
+    def flag(self, name: str, default: bool) -> bool:
+        value = self._value.get(name)
+        if not isinstance(value, bool | None):
+            raise self._error(name, "true or false")
+        return default if value is None else value
+
+    def number(self, name: str, default: float) -> float:
+        value = self._value.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise self._error(name, "a number")
+        return default if value is None else value
+
+    def sequence(self, name: str) -> Sequence[Json]:
+        value = self._value.get(name)
+        if not isinstance(value, list):
+            raise self._error(name, "an array")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """An array of texts, or one text with commas; nothing is none."""
+        value = self._value.get(name)
+        if value is None:
+            return ()
+        texts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise self._error(name, "an array of texts")
+        return tuple(text for text in texts if isinstance(text, str))
+
+    def _error(self, name: str, kind: str) -> InvalidInput:
+        return InvalidInput(f'"{name}" must be {kind}', where=f"{self._where}/{name}")

@@ -1,0 +1,165 @@
+"""Who may connect: CURVE keys, and the list of those that are allowed.
+
+A key folder, as ``game-agent keygen`` makes it (files are those of ``zmq.auth``):
+
+    server.key          the server's public key: give it to every client
+    server.key_secret   its secret key: stays here
+    clients/NAME.key    public keys of the clients that may connect; delete one to shut it out
+    issued/NAME.key_secret   the secret key of a client: carry it there, then delete it here
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zmq
+import zmq.auth
+import zmq.utils.monitor
+import zmq.utils.z85
+
+from game_agent.errors import InvalidInput
+
+SERVER = "server"
+CLIENTS, ISSUED = "clients", "issued"
+ZAP_ENDPOINT = "inproc://zeromq.zap.01"
+ZAP_DOMAIN = b"game-agent"
+ZAP_VERSION = b"1.0"
+CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+REFUSALS = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "foreign_key",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "no_key",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "broken_handshake",
+}
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """The server's keys and the clients' public ones (Z85) with their names."""
+
+    public: bytes
+    secret: bytes = field(repr=False)
+    clients: dict[bytes, str]
+
+    @staticmethod
+    def load(folder: Path) -> KeyRing:
+        """Raises ``InvalidInput`` naming the file that is missing or wrong."""
+        public, secret = _read(folder / f"{SERVER}.key_secret")
+        if secret is None:
+            raise InvalidInput(f"{folder / SERVER}.key_secret holds no secret key")
+        files = sorted((folder / CLIENTS).glob("*.key"))
+        return KeyRing(public, secret, {_read(file)[0]: file.stem for file in files})
+
+
+def make_server_keys(folder: Path) -> None:
+    """Write a new pair of keys for a server. Raises ``InvalidInput`` if there is one."""
+    _create(folder, SERVER)
+    (folder / CLIENTS).mkdir(exist_ok=True)
+
+
+def make_client_keys(folder: Path, name: str) -> Path:
+    """Write a new pair of keys for a client and allow it; return the file with its secret key.
+
+    Raises ``InvalidInput`` for a name that is taken or cannot be a file's.
+    """
+    if not CLIENT_NAME.fullmatch(name):
+        raise InvalidInput(f"{name!r} cannot be a client's name: use letters, digits, . _ -")
+    if (folder / CLIENTS / f"{name}.key").exists():
+        raise InvalidInput(f"there is a client {name} already in {folder / CLIENTS}")
+    public, secret = _create(folder / ISSUED, name)
+    (folder / CLIENTS).mkdir(exist_ok=True)
+    public.replace(folder / CLIENTS / public.name)
+    return secret
+
+
+class Gate:
+    """Answers ZeroMQ's question whether a key may connect (ZAP, RFC 27), and counts refusals.
+
+    Its sockets belong to the thread that polls the server's. ``refused`` counts connections by
+    reason: ``foreign_key``, ``no_key`` (or another mechanism, or the wrong server key),
+    ``broken_handshake``.
+    """
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], keys: KeyRing, refused: Counter[str]
+    ) -> None:
+        self._refused = refused
+        self._refused.update(dict.fromkeys(REFUSALS.values(), 0))
+        self._keys = keys
+        self.questions = context.socket(zmq.REP)
+        self.questions.bind(ZAP_ENDPOINT)
+        self.events: zmq.Socket[Any] | None = None
+
+    def guard(self, router: zmq.Socket[bytes]) -> None:
+        """Let only allowed keys connect to ``router``, which is not bound yet."""
+        router.setsockopt(zmq.CURVE_SERVER, 1)
+        router.setsockopt(zmq.CURVE_SECRETKEY, self._keys.secret)
+        router.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
+        # Even without a handler nobody may come in.
+        router.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+        mask = 0
+        for event in REFUSALS:
+            mask |= event
+        self.events = router.get_monitor_socket(mask)
+
+    @property
+    def sockets(self) -> list[zmq.Socket[Any]]:
+        """What to poll."""
+        return [self.questions] if self.events is None else [self.questions, self.events]
+
+    def attend(self, ready: dict[Any, int]) -> None:
+        """Do what the sockets that are ``ready`` want."""
+        if self.questions in ready:
+            self._answer()
+        if self.events in ready:
+            self._count()
+
+    def _answer(self) -> None:
+        version, request_id, _, _, _, mechanism, *credentials = self.questions.recv_multipart()
+        name = None
+        if version == ZAP_VERSION and mechanism == b"CURVE" and len(credentials) == 1:
+            name = self._keys.clients.get(zmq.utils.z85.encode(credentials[0]))
+        status = [b"400", b"this key is not allowed", b""]
+        if name is not None:
+            status = [b"200", b"OK", name.encode()]
+        self.questions.send_multipart([ZAP_VERSION, request_id, *status, b""])
+
+    def _count(self) -> None:
+        assert self.events is not None
+        message = zmq.utils.monitor.recv_monitor_message(self.events)
+        self._refused[REFUSALS[zmq.Event(message["event"])]] += 1
+
+
+def user_of(part: bytes | zmq.Frame) -> str:
+    """The name of the client that sent a part of a message; empty on a server without keys."""
+    if isinstance(part, bytes):
+        return ""
+    user = part.get("User-Id")
+    return user if isinstance(user, str) else ""
+
+
+def _read(file: Path) -> tuple[bytes, bytes | None]:
+    try:
+        return zmq.auth.load_certificate(file)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{file} is no key file ({error}); make one with: game-agent keygen {file.parent}"
+        ) from None
+
+
+def _create(folder: Path, name: str) -> tuple[Path, Path]:
+    """New key files that only their owner can read; returns the public and the secret one."""
+    if (folder / f"{name}.key_secret").exists():
+        raise InvalidInput(f"{folder / name}.key_secret exists already; it is not overwritten")
+    umask = os.umask(0o077)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        public, secret = zmq.auth.create_certificates(folder, name)
+    finally:
+        os.umask(umask)
+    return Path(public), Path(secret)

@@ -1,0 +1,127 @@
+"""Saves on their way to clients and back, in parts that fit a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from game_agent.agents.snapshot import Snapshot, read_snapshot
+from game_agent.errors import InvalidInput, TooLarge
+from game_agent.protocol import messages
+from game_agent.protocol.codec import Map
+from game_agent.protocol.limits import Limits
+from game_agent.server.backend import Agent, Backend, World
+from game_agent.server.session import Session
+
+MAX_PART_BYTES = 2**20
+
+
+@dataclass
+class _Transfer:
+    """One save of one session. ``parts`` are all of it on the way out, those come on the way in."""
+
+    world: str = ""
+    num_parts: int = 0
+    parts: list[bytes] = field(default_factory=list)
+
+
+class Transfers:
+    """``save`` and ``load``: at most one of each under way for a session.
+
+    All parts of a save are of one moment: the one at which part 0 was asked for.
+    """
+
+    def __init__(self, runtime: Backend, limits: Limits) -> None:
+        self._runtime = runtime
+        self._limits = limits
+        self._part_bytes = min(MAX_PART_BYTES, max(limits.max_frame_bytes // 2, 1))
+        self._saves: WeakKeyDictionary[Session, _Transfer] = WeakKeyDictionary()
+        self._loads: WeakKeyDictionary[Session, _Transfer] = WeakKeyDictionary()
+
+    def save(self, session: Session, request: messages.Save) -> Map:
+        """The fields of the reply. Raises ``NotFound`` or ``InvalidInput``."""
+        if request.part == 0:
+            self._saves.pop(session, None)
+            data = self._runtime.save(request.world)
+            starts = range(0, len(data), self._part_bytes)
+            parts = [data[start : start + self._part_bytes] for start in starts]
+            self._saves[session] = _Transfer(request.world, len(parts), parts)
+        transfer = self._saves.get(session)
+        if transfer is None or transfer.world != request.world:
+            message = "this save is not (or no longer) under way; ask for part 0 first"
+            raise InvalidInput(message, where="part")
+        if request.part >= transfer.num_parts:
+            message = f"the save has {transfer.num_parts} parts, counted from 0"
+            raise InvalidInput(message, where="part")
+        if request.part == transfer.num_parts - 1:
+            del self._saves[session]
+        data = transfer.parts[request.part]
+        return {"data": data, "part": request.part, "parts": transfer.num_parts}
+
+    def load(self, session: Session, request: messages.Load) -> Snapshot | None:
+        """Takes one part; with the last one the save is read. None: more are to come.
+
+        Raises ``InvalidInput`` for a part out of order, ``TooLarge`` above ``max_save_bytes``, and
+        what ``read_snapshot`` raises; the load must then begin again with part 0.
+        """
+        transfer = self._loads.pop(session, None)
+        if request.part == 0:
+            transfer = _Transfer(num_parts=request.parts)
+        if transfer is None or transfer.num_parts != request.parts:
+            message = f"part {request.part} of {request.parts} without the parts before it"
+            raise InvalidInput(f"{message}; begin with part 0", where="part")
+        if request.part != len(transfer.parts):
+            message = f"part {len(transfer.parts)} is next, not {request.part}"
+            raise InvalidInput(f"{message}; begin with part 0", where="part")
+        transfer.parts.append(request.data)
+        num_bytes = sum(map(len, transfer.parts))
+        if num_bytes > self._limits.max_save_bytes:
+            message = f"a save has at most {self._limits.max_save_bytes} bytes"
+            raise TooLarge(message, where="data")
+        if len(transfer.parts) < transfer.num_parts:
+            self._loads[session] = transfer
+            return None
+        snapshot = read_snapshot(b"".join(transfer.parts))
+        self._check_room(snapshot)
+        return snapshot
+
+    def _check_room(self, snapshot: Snapshot) -> None:
+        runtime, limits = self._runtime, self._limits
+        worlds = {*runtime.worlds, snapshot.world}
+        stay = {a.name for a in runtime.agents.values() if a.world.name != snapshot.world}
+        agents = stay | {agent.persona.name for agent in snapshot.agents}
+        for kind, names, limit in (
+            ("worlds", worlds, limits.max_worlds),
+            ("agents", agents, limits.max_agents),
+        ):
+            if len(names) > limit:
+                raise TooLarge(f"with this save there would be more than {limit} {kind}")
+
+
+def requests_that_make(world: World, agents: list[Agent]) -> Iterator[messages.Request]:
+    """The requests that would have made a world and its agents, but for lore and memories."""
+    rules = [rule.to_value() for rule in world.rules]
+    yield messages.WorldPut(
+        v=1, id=0, world=world.name, state=world.state, seq=world.seq, partition=rules
+    )
+    for agent in agents:
+        persona, profile = agent.persona, agent.persona.profile
+        yield messages.AgentPut(
+            v=1,
+            id=0,
+            agent=agent.name,
+            world=world.name,
+            profile=dict(profile) if isinstance(profile, Mapping) else profile,
+            card=None if persona.card is None else dict(persona.card.value),
+            sees=agent.sees,
+            instructions=persona.instructions,
+            memory_tokens=agent.memory_tokens,
+        )
+
+
+def book_fields(value: Mapping[str, Any]) -> Map:
+    """The fields of a lorebook's value that ``lore.put`` has."""
+    names = ("entries", "scan_depth", "token_budget", "recursive_scanning")
+    return {name: value.get(name) for name in names}

@@ -1,0 +1,1 @@
+"""The bundled model: made-up scenes, a small network, its training and its measured accuracy."""

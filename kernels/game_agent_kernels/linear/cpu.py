@@ -1,0 +1,66 @@
+"""Compiled, for float32 on the CPU; anything else goes to the reference.
+
+Weights lie in panels of 16 outputs, [panels, in, 16]: one AVX-512 register holds the weights of one
+input for 16 outputs, and a thread reads its panels from end to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from game_agent_kernels import _cpu, native
+from game_agent_kernels.linear import reference
+from game_agent_kernels.linear.reference import PackedLinear
+
+PANEL_OUTPUTS = 16
+
+
+def pack_linear(
+    weight: Tensor, bias: Tensor | None = None, *, bits: int | None = None
+) -> PackedLinear:
+    """Same contract as the reference; float32 weights are copied."""
+    packed = reference.pack_linear(weight, bias, bits=bits)
+    if not native.takes(weight.contiguous(), bias):
+        return packed
+    return replace(packed, weight=_to_panels(packed.weight))
+
+
+def linear(x: Tensor, packed: PackedLinear) -> Tensor:
+    """Same contract as the reference. A row's result does not depend on the other rows at all.
+
+    Raises ``ValueError`` when ``x`` is not [rows, in].
+    """
+    if packed.weight.ndim == 2:
+        return reference.linear(x, packed)
+    if not native.takes(x):
+        return reference.linear(x, unpack(packed))
+    if x.ndim != 2 or x.shape[1] != packed.num_in:
+        raise ValueError(f"x must be [rows, {packed.num_in}] here, not {list(x.shape)}")
+    out = x.new_empty(x.shape[0], packed.num_out)
+    _cpu.linear(
+        x.data_ptr(),
+        packed.weight.data_ptr(),
+        packed.scale.data_ptr() if packed.scale is not None else 0,
+        packed.bias.data_ptr() if packed.bias is not None else 0,
+        out.data_ptr(),
+        x.shape[0],
+        packed.num_in,
+        packed.num_out,
+    )
+    return out
+
+
+def unpack(packed: PackedLinear) -> PackedLinear:
+    """The reference's form of panels."""
+    rows = packed.weight.transpose(1, 2).flatten(0, 1)[: packed.num_out]
+    return replace(packed, weight=rows)
+
+
+def _to_panels(weight: Tensor) -> Tensor:
+    num_out, num_in = weight.shape
+    num_panels = -(-num_out // PANEL_OUTPUTS)
+    padded = F.pad(weight, (0, 0, 0, num_panels * PANEL_OUTPUTS - num_out))
+    return padded.view(num_panels, PANEL_OUTPUTS, num_in).transpose(1, 2).contiguous()

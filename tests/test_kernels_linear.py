@@ -1,0 +1,162 @@
+"""The compiled linear layer against its reference, and what both promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from game_agent_kernels.linear import reference
+
+native = pytest.importorskip("game_agent_kernels.native", reason="the extension is not built")
+_cpu = pytest.importorskip("game_agent_kernels._cpu")
+cpu = pytest.importorskip("game_agent_kernels.linear.cpu")
+
+BITS = [None, 8]
+SHAPES = [(1, 1), (5, 17), (16, 16), (64, 96), (100, 49), (300, 33), (256, 512), (7, 1000)]
+ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 17, 25, 50, 178]
+
+
+@pytest.fixture(params=native.instruction_sets(), autouse=True)
+def instruction_set(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each copy of the kernels that this processor can run, with two threads."""
+    threads = native.num_threads()
+    native.set_num_threads(2)
+    native.set_instruction_set(request.param)
+    yield request.param
+    native.set_instruction_set(native.instruction_sets()[0])
+    native.set_num_threads(threads)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
+
+
+def assert_agrees(rows: int, num_in: int, num_out: int, bits: int | None, bias: bool) -> None:
+    """Compiled and reference give the same, and every output is written."""
+    weight, x = random(num_out, num_in), random(rows, num_in, seed=1)
+    offset = random(num_out, seed=2) if bias else None
+    packed = cpu.pack_linear(weight, offset, bits=bits)
+    expected = reference.linear(x, reference.pack_linear(weight, offset, bits=bits))
+    poisoned = torch.full((rows, num_out), torch.nan)
+    _cpu.linear(
+        x.data_ptr(),
+        packed.weight.data_ptr(),
+        packed.scale.data_ptr() if packed.scale is not None else 0,
+        packed.bias.data_ptr() if packed.bias is not None else 0,
+        poisoned.data_ptr(),
+        rows,
+        num_in,
+        num_out,
+    )
+    # Sums of num_in products of size 1, in another order.
+    torch.testing.assert_close(poisoned, expected, atol=1e-6 * (num_in + 1) ** 0.5, rtol=1e-5)
+    assert torch.equal(cpu.linear(x, packed), poisoned)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("num_in", "num_out"), SHAPES)
+def test_shapes(num_in: int, num_out: int, bits: int | None) -> None:
+    for rows in ROWS:
+        assert_agrees(rows, num_in, num_out, bits, bias=rows % 2 == 0)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_many_rows(bits: int | None) -> None:
+    assert_agrees(1000, 130, 70, bits, bias=True)
+    assert_agrees(60, 9000, 20, bits, bias=False)
+
+
+@given(
+    rows=st.integers(0, 40),
+    num_in=st.integers(0, 70),
+    num_out=st.integers(1, 130),
+    bits=st.sampled_from(BITS),
+    bias=st.booleans(),
+    threads=st.integers(1, 3),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_shape(
+    rows: int, num_in: int, num_out: int, bits: int | None, bias: bool, threads: int
+) -> None:
+    native.set_num_threads(threads)
+    assert_agrees(rows, num_in, num_out, bits, bias)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_row_does_not_depend_on_the_others(bits: int | None) -> None:
+    packed = cpu.pack_linear(random(200, 96), random(200), bits=bits)
+    x = random(150, 96, seed=3)
+    whole = cpu.linear(x, packed)
+    for rows in (1, 3, 8, 11, 40):
+        assert torch.equal(cpu.linear(x[:rows], packed), whole[:rows])
+
+
+def test_eight_bits_are_near() -> None:
+    """A weight is off by half a step at most: the sum's error is what random steps add up to."""
+    weight, x = random(64, 256), random(20, 256, seed=4)
+    packed = reference.pack_linear(weight, bits=8)
+    assert packed.scale is not None
+    assert packed.weight.dtype == torch.int8
+    restored = packed.weight * packed.scale[:, None]
+    assert ((restored - weight).abs() <= 0.5001 * packed.scale[:, None]).all()
+    assert (packed.weight.abs().amax(1) == 127).all()
+    error = cpu.linear(x, cpu.pack_linear(weight, bits=8)) - x @ weight.T
+    assert error.std() < 0.02 * (x @ weight.T).std()
+
+
+def test_an_output_without_weights() -> None:
+    packed = cpu.pack_linear(torch.zeros(3, 8), torch.ones(3), bits=8)
+    assert torch.equal(cpu.linear(random(2, 8), packed), torch.ones(2, 3))
+
+
+def test_a_weight_that_is_no_number_is_not_lost() -> None:
+    weight = random(20, 16)
+    weight[3, 5] = torch.nan
+    for bits in BITS:
+        out = cpu.linear(random(2, 16, seed=5), cpu.pack_linear(weight, bits=bits))
+        assert out[:, 3].isnan().all()
+        assert out.isnan().sum() == 2
+
+
+def test_gradients_of_weights_are_kept() -> None:
+    weight, bias = random(20, 16).requires_grad_(), random(20).requires_grad_()
+    cpu.linear(random(5, 16), cpu.pack_linear(weight, bias)).sum().backward()
+    assert weight.grad is not None
+    assert bias.grad is not None
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_other_types_go_to_the_reference(bits: int | None) -> None:
+    weight, x = random(9, 16).bfloat16(), random(5, 16).bfloat16()
+    got = cpu.linear(x, cpu.pack_linear(weight, bits=bits))
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, reference.linear(x, reference.pack_linear(weight, bits=bits)))
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_gradients_and_strides_go_to_the_reference(bits: int | None) -> None:
+    weight, bias = random(20, 16), random(20)
+    packed = cpu.pack_linear(weight, bias, bits=bits)
+    expected = reference.pack_linear(weight, bias, bits=bits)
+    x = random(5, 16).requires_grad_()
+    cpu.linear(x, packed).sum().backward()
+    assert x.grad is not None
+    strided = random(6, 40)[:, :16]
+    torch.testing.assert_close(cpu.linear(strided, packed), reference.linear(strided, expected))
+
+
+def test_shapes_that_do_not_fit() -> None:
+    packed = cpu.pack_linear(random(4, 8))
+    for bad in (random(2, 9), random(8)):
+        with pytest.raises(ValueError, match="x must be"):
+            cpu.linear(bad, packed)
+    for pack in (cpu.pack_linear, reference.pack_linear):
+        with pytest.raises(ValueError, match="weight and bias must be"):
+            pack(random(4, 8), random(3))
+        with pytest.raises(ValueError, match="8 bits, not 4"):
+            pack(random(4, 8), bits=4)

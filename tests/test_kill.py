@@ -1,0 +1,113 @@
+"""``kill -9`` under load: what was acknowledged is there after the restart."""
+
+from __future__ import annotations
+
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import durable
+import pytest
+from serving import PATIENCE_S, free_endpoint
+
+from game_agent.client import Client
+from game_agent.errors import RequestTimeout, ServerError
+
+BUSY_S = 0.4
+
+
+class Player:
+    """Keeps changing one world, and remembers what it was told is done."""
+
+    def __init__(self) -> None:
+        self.sent = self.acknowledged = 0
+        self.observed = self.told_observed = 0
+        self.replies: list[str] = []
+
+    def play(self, endpoint: str) -> None:
+        """Until the server is gone."""
+        with Client(endpoint, timeout_s=1.0) as client:
+            try:
+                while True:
+                    self._turn(client)
+            except RequestTimeout:
+                return
+
+    def _turn(self, client: Client) -> None:
+        self.sent = self.acknowledged + 1
+        patch = [{"op": "add", "path": "/log/-", "value": self.sent}]
+        client.world_patch("w", patch, seq=self.sent)
+        self.acknowledged = self.sent
+        self.observed = self.told_observed + 1
+        client.observe("ann", f"event {self.observed}")
+        self.told_observed = self.observed
+        if self.sent % 5 == 0:
+            answer = client.ask("ann", f"question {self.sent}", max_tokens=2)
+            self.replies.append(answer.text)
+
+    def check(self, client: Client) -> None:
+        """Nothing acknowledged is lost; nothing is there twice; go on from what is there."""
+        got = client.world_get("w")
+        assert self.acknowledged <= got["seq"] <= self.sent
+        assert got["state"]["log"] == list(range(1, got["seq"] + 1))
+        again = [{"op": "add", "path": "/log/-", "value": got["seq"]}]
+        if got["seq"]:
+            assert client.world_patch("w", again, seq=got["seq"])["seq"] == got["seq"]
+        turns = client.history("ann")
+        events = [turn["text"] for turn in turns if turn["kind"] == "event"]
+        assert self.told_observed <= len(events) <= self.observed
+        assert events == [f"event {number}" for number in range(1, len(events) + 1)]
+        replies = [turn["reply"] for turn in turns if turn["kind"] == "said"]
+        assert replies[: len(self.replies)] == self.replies
+        assert len(replies) <= len(self.replies) + 1
+        self.acknowledged, self.told_observed, self.replies = got["seq"], len(events), replies
+
+
+def kill_again_and_again(checkpoint: Path, folder: Path, bind: str, num_kills: int) -> None:
+    chance = random.Random(num_kills)
+    player = Player()
+    for number in range(num_kills + 1):
+        process = durable.start(checkpoint, folder / "state", bind)
+        with Client(bind, timeout_s=PATIENCE_S) as client:
+            if number == 0:
+                client.world_put("w", {"log": []})
+                client.agent_put("ann", world="w", profile="Ann writes.", sees=[])
+            player.check(client)
+        thread = threading.Thread(target=player.play, args=(bind,))
+        thread.start()
+        thread.join(chance.uniform(0, BUSY_S))
+        process.kill()
+        process.join()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    assert player.acknowledged > num_kills
+
+
+def test_three_kills(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    kill_again_and_again(tiny_checkpoint, tmp_path, free_endpoint(), 3)
+
+
+@pytest.mark.slow
+def test_fifty_kills(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    kill_again_and_again(tiny_checkpoint, tmp_path, free_endpoint(), 50)
+
+
+def test_a_clean_stop_keeps_everything(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    endpoint = free_endpoint()
+    definitions: dict[str, Any] = {"world": "w", "profile": "Ann."}
+    for number in range(2):
+        process = durable.start(tiny_checkpoint, tmp_path, endpoint)
+        with Client(endpoint, timeout_s=PATIENCE_S) as client:
+            if number == 0:
+                client.world_put("w", {"x": 1}, seq=7)
+                client.agent_put("ann", **definitions)
+                client.ask("ann", "hello", max_tokens=3)
+                history = client.history("ann")
+            else:
+                assert client.world_get("w") == {"state": {"x": 1}, "seq": 7}
+                assert client.history("ann") == history
+                with pytest.raises(ServerError, match="not_found"):
+                    client.agent_get("bob")
+        process.terminate()
+        process.join(PATIENCE_S)

@@ -1,0 +1,269 @@
+"""What a server keeps in its state folder, without sockets."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Desk, FakeRuntime
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from game_agent.config import EngineSettings
+from game_agent.errors import Unavailable
+from game_agent.protocol.limits import Limits
+from game_agent.protocol.messages import parse
+from game_agent.runtime import Runtime
+from game_agent.server.journal import StateJournal
+from game_agent.server.operations import Operations
+from game_agent.server.state import MAX_LOG_PATCHES, Patch, StateStore
+
+SMALL = EngineSettings(kv_memory_bytes=2**22)
+
+
+class DurableDesk(Desk):
+    """A server on a state folder. It has no worlds but those that it finds there."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        runtime = FakeRuntime(is_instant=True)
+        self.store = StateStore(folder)
+        self.journal = StateJournal(runtime, Operations(runtime, Limits()), self.store)
+        self.use(runtime, self.journal)
+
+
+@contextmanager
+def desk(folder: Path) -> Iterator[DurableDesk]:
+    """A server from its start to a crash: what was not committed is lost."""
+    desk = DurableDesk(folder)
+    try:
+        desk.journal.restore()
+        yield desk
+    finally:
+        desk.store.close()
+
+
+def picture(runtime: FakeRuntime) -> dict[str, Any]:
+    """All that must survive."""
+    return {
+        "worlds": {name: (world.state, world.seq) for name, world in runtime.worlds.items()},
+        "lore": [
+            sorted((each.name, each.lore.entries) for each in owners.values() if each.lore)
+            for owners in (runtime.worlds, runtime.agents)
+        ],
+        "agents": {name: agent.memory.to_value() for name, agent in runtime.agents.items()},
+    }
+
+
+NAMES = st.sampled_from(["a", "b"])
+VALUES = st.integers(0, 5)
+REQUESTS = st.one_of(
+    st.builds(
+        lambda w, x, q: {"op": "world.put", "world": w, "state": {"x": x}, "seq": q},
+        *(NAMES, VALUES, VALUES),
+    ),
+    st.builds(lambda w, x: {"op": "world.patch", "world": w, "merge": {"y": x}}, NAMES, VALUES),
+    st.builds(
+        lambda w, x: {"op": "tick", "world": w, "tick": 1, "patch": [replace("/x", x)]},
+        *(NAMES, VALUES),
+    ),
+    st.builds(
+        lambda w, k: {"op": "lore.put", "world": w, "entries": [lore_entry(k)]}, NAMES, NAMES
+    ),
+    st.builds(
+        lambda n, k: {"op": "lore.put", "agent": n, "entries": [lore_entry(k)]}, NAMES, NAMES
+    ),
+    st.builds(lambda w: {"op": "world.delete", "world": w}, NAMES),
+    st.builds(
+        lambda n, w: {"op": "agent.put", "agent": n, "world": w, "profile": "p"}, NAMES, NAMES
+    ),
+    st.builds(lambda n: {"op": "agent.delete", "agent": n}, NAMES),
+    st.builds(
+        lambda n, t: {"op": "agent.observe", "agent": n, "event": "e", "game_time": t},
+        *(NAMES, VALUES),
+    ),
+    st.builds(lambda n, t: {"op": "agent.rewind", "agent": n, "game_time": t}, NAMES, VALUES),
+    st.builds(lambda n: {"op": "ask", "agent": n, "event": "hello"}, NAMES),
+    st.just({"op": "commit"}),
+    st.just({"op": "crash"}),
+)
+
+
+def replace(path: str, value: int) -> dict[str, Any]:
+    return {"op": "replace", "path": path, "value": value}
+
+
+def lore_entry(key: str) -> dict[str, Any]:
+    entry = {"keys": [key], "content": f"About {key}.", "enabled": True, "insertion_order": 1}
+    return {**entry, "extensions": {}}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(REQUESTS, max_size=40))
+def test_what_was_committed_survives_and_nothing_else(requests: list[dict[str, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        waiting = list(enumerate(requests))
+        expected = picture(FakeRuntime())
+        while waiting:
+            with desk(folder) as server:
+                assert picture(server.runtime) == expected
+                while waiting:
+                    number, fields = waiting.pop(0)
+                    if fields["op"] == "crash":
+                        break
+                    if fields["op"] == "commit":
+                        server.journal.commit()
+                        expected = picture(server.runtime)
+                    else:
+                        server.send(id=number, **fields)
+                        server.run_posted()
+        with desk(folder) as server:
+            assert picture(server.runtime) == expected
+
+
+def put_world(server: DurableDesk, **state: Any) -> None:
+    assert server.ask_for(id="put", op="world.put", world="w", state=state)["ev"] == "ok"
+
+
+def test_a_patch_repeated_after_a_restart_is_not_applied_twice(tmp_path: Path) -> None:
+    append = [{"op": "add", "path": "/list/-", "value": 1}]
+    with desk(tmp_path) as server:
+        put_world(server, list=[])
+        for seq in (1, 2):
+            server.send(id=seq, op="world.patch", world="w", patch=append, seq=seq)
+        server.journal.commit()
+    with desk(tmp_path) as server:
+        again = server.ask_for(id=9, op="world.patch", world="w", patch=append, seq=2)
+        assert (again["ev"], again["seq"]) == ("ok", 2)
+        assert server.runtime.worlds["w"].state == {"list": [1, 1]}
+        other = server.ask_for(id=10, op="world.patch", world="w", patch=[], seq=2)
+        assert (other["code"], other["expected"]) == ("conflict", 3)
+
+
+def test_a_tick_costs_what_it_changes_and_the_log_stays_short(tmp_path: Path) -> None:
+    big = {"text": ["x" * 100] * 4000, "n": 0}
+    folder_bytes = []
+    with desk(tmp_path) as server:
+        put_world(server, **big)
+        server.journal.commit()
+        changes = server.store._database.total_changes
+        for number in range(1, 2 * MAX_LOG_PATCHES + 10):
+            server.send(id=number, op="tick", world="w", tick=number, merge={"n": number})
+            server.journal.commit()
+            if number == 50:
+                assert server.store._database.total_changes == changes + 50
+            folder_bytes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+        assert len(server.store.worlds()[0].patches) < MAX_LOG_PATCHES
+    assert folder_bytes[49] - folder_bytes[0] < 50 * 20_000, "a page or two for each"
+    with desk(tmp_path) as server:
+        assert server.runtime.worlds["w"].state == {**big, "n": number}
+
+
+def test_large_patches_bring_the_snapshot_early(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.put_world("w", {}, {}, 0)
+    for seq in range(1, 10):
+        store.add_patch("w", {}, Patch(seq, "merge", {"x": "y" * 30_000}), {"before": seq})
+    (world,) = store.worlds()
+    assert 1 <= len(world.patches) <= 4
+    assert world.state == {"before": world.seq + 1}
+    assert [patch.seq for patch in world.patches] == list(range(world.seq + 1, 10))
+    store.close()
+
+
+def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    with pytest.raises(Unavailable, match="another server"):
+        StateStore(tmp_path)
+    store.close()
+    StateStore(tmp_path).close()
+
+
+def test_a_file_that_is_something_else_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").write_bytes(b"not a database, but long enough to be read" * 100)
+    with pytest.raises(Unavailable, match="state.sqlite"):
+        StateStore(tmp_path)
+
+
+def test_a_file_of_another_version_is_an_error(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "state.sqlite")
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    with pytest.raises(Unavailable, match="another version"):
+        StateStore(tmp_path)
+
+
+def test_what_cannot_be_written_is_never_acknowledged(tmp_path: Path) -> None:
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        server.journal.commit()
+        server.store._database.execute("PRAGMA query_only = ON")
+        server.send(id=1, op="world.patch", world="w", merge={"x": 2})
+        with pytest.raises(Unavailable, match="state.sqlite"):
+            server.journal.commit()
+        with pytest.raises(Unavailable):
+            server.journal.commit()
+    with desk(tmp_path) as server:
+        assert server.runtime.worlds["w"].state == {"x": 1}
+
+
+def test_a_loaded_save_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        for name in ("ann", "bob"):
+            server.ask_for(id=name, op="agent.put", agent=name, world="w", profile="p")
+            if name == "ann":
+                saved = server.ask_for(id=1, op="save", world="w")["data"]
+        server.ask_for(id=2, op="lore.put", world="w", entries=[lore_entry("a")])
+        server.ask_for(id=3, op="agent.observe", agent="ann", event="later")
+        server.ask_for(id=4, op="world.patch", world="w", merge={"x": 2})
+        server.journal.commit()
+        assert server.ask_for(id=5, op="load", data=saved)["agents"] == ["ann"]
+        server.journal.commit()
+        expected = picture(server.runtime)
+    with desk(tmp_path) as server:
+        assert picture(server.runtime) == expected
+        assert expected["agents"].keys() == {"ann"}
+        assert expected["worlds"] == {"w": ({"x": 1}, 0)}
+        assert expected["lore"] == [[], []]
+        assert expected["agents"]["ann"]["turns"] == []
+
+
+def test_a_real_runtime_comes_back_with_what_a_card_brought(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    book = {"entries": [lore_entry("card")], "extensions": {}}
+    data = {"name": "Ann", "description": "d", "character_book": book}
+    card = {"spec": "chara_card_v2", "spec_version": "2.0", "data": data}
+    requests: list[dict[str, Any]] = [
+        {"op": "world.put", "world": "w", "state": {"x": [1, 2]}, "seq": 3},
+        {"op": "agent.put", "agent": "ann", "world": "w", "profile": "p"},
+        {"op": "lore.put", "agent": "ann", "entries": [lore_entry("before")]},
+        {"op": "agent.put", "agent": "ann", "world": "w", "card": card, "sees": ["/x"]},
+        {"op": "agent.observe", "agent": "ann", "event": "rain", "game_time": 1.5, "pin": True},
+        {"op": "world.patch", "world": "w", "merge": {"y": 1}, "seq": 4},
+    ]
+    saves = []
+    for _ in range(2):
+        store = StateStore(tmp_path)
+        with Runtime.load(tiny_checkpoint, settings=SMALL) as runtime:
+            operations = Operations(runtime, Limits())
+            journal = StateJournal(runtime, operations, store)
+            journal.restore()
+            while requests:
+                request = parse({"v": 1, "id": 1, **requests.pop(0)})
+                operations.run(request)
+                journal.record(request)
+            journal.commit()
+            saves.append(json.loads(runtime.save("w")))
+        journal.close()
+    assert saves[0] == saves[1]
+    assert "About card." in str(saves[1])
+    assert "About before." not in str(saves[1])
