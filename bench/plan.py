@@ -1,6 +1,6 @@
 """What the bookkeeping of a question costs, beside its forward pass: 300 blocks, in ms.
 
-    python bench/plan.py [--blocks 300] [--out FILE.md]
+python bench/plan.py [--blocks 300] [--out FILE.md]
 """
 
 from __future__ import annotations

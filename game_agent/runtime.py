@@ -12,6 +12,7 @@ from typing import Any
 
 from game_agent.agents.agent import Agent
 from game_agent.agents.cards import Card
+from game_agent.agents.eager import EagerEncoding
 from game_agent.agents.patch import Json
 from game_agent.agents.persona import Persona
 from game_agent.agents.prompt import BlockCache
@@ -41,6 +42,7 @@ class Runtime:
         settings: EngineSettings | None = None,
         *,
         default_mode: Mode = "block",
+        eager: bool = False,
         clock: Clock | None = None,
     ) -> None:
         self.lock = threading.RLock()
@@ -48,6 +50,7 @@ class Runtime:
         self._clock = clock or SystemClock()
         self._cache = BlockCache(runner.encoder)
         self._default_mode = default_mode
+        self._eager = EagerEncoding(self.engine, self._cache, self.lock) if eager else None
         self._worlds: dict[str, World] = {}
         self._agents: dict[str, Agent] = {}
 
@@ -63,13 +66,15 @@ class Runtime:
         prompt_format: str | None = None,
         backend: str | None = None,
         default_mode: Mode = "block",
+        eager: bool = False,
     ) -> Runtime:
         """Load a checkpoint folder or Hub id; None is the bundled model.
 
         device: "cpu", "cuda", …; None is this machine's best. dtype: "float32", "bfloat16",
         "float16"; None is float32 on a CPU and bfloat16 elsewhere. weights: "int8" rounds them to
         8 bits. kv_dtype: "bfloat16" halves what cached text takes on a CPU. default_mode: "block"
-        for models that were block-fine-tuned, "full" for others.
+        for models that were block-fine-tuned, "full" for others. eager: encode what changes in a
+        world while nobody waits, instead of with the next question (block mode).
 
         Raises :class:`ModelError` for a folder that cannot be used.
         """
@@ -86,7 +91,7 @@ class Runtime:
             prompt_format=prompt_format,
             backend=backend,
         )
-        return Runtime(runner, settings, default_mode=default_mode)
+        return Runtime(runner, settings, default_mode=default_mode, eager=eager)
 
     def __enter__(self) -> Runtime:
         return self
@@ -135,6 +140,8 @@ class Runtime:
                 world = self._worlds[name] = World(
                     name, state, seq, rules=rules or (), lock=self.lock
                 )
+                if self._eager is not None:
+                    self._eager.watch(world)
             else:
                 world.put(state, seq, rules)
             return world

@@ -15,6 +15,7 @@ from game_agent.client import Client
 from game_agent.errors import RequestTimeout, ServerError
 
 BUSY_S = 0.4
+START_S = 90.0
 
 
 class Player:
@@ -69,7 +70,7 @@ def kill_again_and_again(checkpoint: Path, folder: Path, bind: str, num_kills: i
     player = Player()
     for number in range(num_kills + 1):
         process = durable.start(checkpoint, folder / "state", bind)
-        with Client(bind, timeout_s=PATIENCE_S) as client:
+        with Client(bind, timeout_s=START_S) as client:
             if number == 0:
                 client.world_put("w", {"log": []})
                 client.agent_put("ann", world="w", profile="Ann writes.", sees=[])
@@ -98,7 +99,7 @@ def test_a_clean_stop_keeps_everything(tiny_checkpoint: Path, tmp_path: Path) ->
     definitions: dict[str, Any] = {"world": "w", "profile": "Ann."}
     for number in range(2):
         process = durable.start(tiny_checkpoint, tmp_path, endpoint)
-        with Client(endpoint, timeout_s=PATIENCE_S) as client:
+        with Client(endpoint, timeout_s=START_S) as client:
             if number == 0:
                 client.world_put("w", {"x": 1}, seq=7)
                 client.agent_put("ann", **definitions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,28 @@ def test_a_patch_costs_the_block_that_it_changes(runtime: Runtime) -> None:
     assert usage(reply)[1] == 1
     assert reply.answer is not None
     assert reply.answer.seq == 1
+
+
+def test_an_eager_runtime_encodes_a_change_before_it_is_asked_about(tiny_checkpoint: Path) -> None:
+    with Runtime.load(tiny_checkpoint, eager=True) as runtime:
+        world = runtime.world("village", STATE)
+        sees = ["/places/house 7", "/places/house 8"]
+        runtime.agent("Mira", world=world, profile="Mira runs the inn.", sees=sees)
+        say(runtime, "Mira", remember=False)
+        for house in (7, 8, 9):
+            path = f"/places/house {house}/owner"
+            world.patch([{"op": "replace", "path": path, "value": "Selwyn"}])
+        deadline = time.monotonic() + 30
+        while (left := unencoded(runtime, "Mira")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert left == 0
+        assert usage(say(runtime, "Mira", remember=False))[1] == 0
+        # What nobody sees was left alone: the pages are those of the two that are seen.
+        assert "house 9" not in " ".join(b.source for b in runtime._cache._blocks.values())
+
+
+def unencoded(runtime: Runtime, name: str) -> int:
+    return sum(not row["cached"] for row in runtime.get_agent(name).inspect())
 
 
 def test_an_agent_sees_only_its_part_of_the_world(runtime: Runtime) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,8 @@ class World:
         self.seq = 0
         self.lore: Lorebook | None = None
         """Known to all agents of the world."""
+        self.on_change: Callable[[set[str]], None] | None = None
+        """Called after each change with the texts of parts that were not there before."""
         self.state: Mapping[str, Json] = {}
         self._lock = lock or threading.RLock()
         self._borders: Counter[str] = Counter()
@@ -138,6 +140,11 @@ class World:
             self._borders = +(self._borders - Counter(sees))
             self._is_cut = False
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """All pointers that somebody sees: those of ``add_borders``."""
+        return tuple(self._borders)
+
     def parts(self, sees: Collection[str]) -> tuple[Part, ...]:
         """What somebody who sees the pointers ``sees`` is shown of the world, in order."""
         return visible(self.partition.parts, sees)
@@ -151,6 +158,8 @@ class World:
         self.state, self.seq, self._partition = state, seq, new
         self._digest = digest
         self._last = WorldChange(seq, len(new.parts), added.total())
+        if self.on_change is not None:
+            self.on_change(set(added))
         return self._last
 
 

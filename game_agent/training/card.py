@@ -17,7 +17,7 @@ tags: [block-attention, game]
 
 A Llama of {millions:.1f} million parameters ({num_layers} layers, hidden size {hidden_size},
 vocabulary {vocab_size}) that reads facts about a game world in blocks and answers questions about
-them in words. It is here so that game-agent runs, demonstrates and tests itself without a download.
+them in words. It is here so that game-agent runs, shows itself and tests itself without a download.
 It is no chat model: it knows nothing but what stands in its prompt, in the form below, and it
 answers only the kinds of question in the table.
 
@@ -46,15 +46,20 @@ matrices, with the block mask and causally. No text from elsewhere was used. To 
 Share of replies that are right in every token under greedy decoding, in percent, on scenes of the
 test split: the names in it were kept out of training (except single plain nouns such as "key"), and
 in the columns "other words" so were the wordings of the questions. "8 block" is a scene of about 8
-blocks with the block mask, "8 full" the same with causal attention. Measured in float32 by
-`game_agent.training.evaluate.evaluate_all` with its fixed seed.
+blocks with the block mask, "8 full" the same with causal attention; in brackets, how many were
+asked. Measured in float32, with a fixed seed, by
+
+    python -m game_agent.training.evaluate FOLDER
 
 {table}
 
 ## Limits
 
-English only. Numbers above 999 are split. Questions that need more than two facts, counting,
-comparing or arithmetic are beyond it, and it may mix up two names that share words.
+English only. It leans on the wordings that it was trained with: see the last columns. What lies in
+or on something, which way a room is and other questions that take several facts are its weakest
+("way" looks better in large houses because most rooms there are out of reach, and "I do not know
+the way" is right). Counting, comparing and arithmetic are beyond it, numbers above 999 are split,
+and it may mix up names that share words.
 """
 
 

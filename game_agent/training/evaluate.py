@@ -1,18 +1,25 @@
-"""Accuracy of a network, by kind of question: whole replies, as greedy decoding gives them."""
+"""Accuracy of a network, by kind of question: whole replies, as greedy decoding gives them.
+
+``python -m game_agent.training.evaluate FOLDER`` measures an exported model as its card does.
+"""
 
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
 from game_agent.training.batches import Sample, collate, encode_scene
+from game_agent.training.export import load_exported
 from game_agent.training.network import Network
 from game_agent.training.scenes import make_questions, make_scene
+from game_agent.training.tokens import plain_copy
 
 
 @dataclass
@@ -107,7 +114,7 @@ def evaluate_all(
     network: Network,
     tokenizer: Tokenizer,
     *,
-    num_blocks: int = 480,
+    num_blocks: int = 800,
     settings: tuple[Setting, ...] = SETTINGS,
     log: Callable[[str], None] = print,
 ) -> dict[Setting, Score]:
@@ -126,3 +133,8 @@ def evaluate_all(
         score = scores[setting]
         log(f"{setting.title}: {score.accuracy:.1%} of {score.asked.total()} replies right")
     return scores
+
+
+if __name__ == "__main__":
+    exported, exported_tokenizer = load_exported(Path(sys.argv[1]))
+    evaluate_all(exported, plain_copy(exported_tokenizer))
