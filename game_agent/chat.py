@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from game_agent.agents.agent import Agent, Answer
+from game_agent.agents.agent import Agent
+from game_agent.agents.ask import Answer
 from game_agent.errors import GameAgentError, InvalidInput
 from game_agent.runtime import Runtime
 

@@ -11,7 +11,7 @@ from typing import Any
 import jsonpatch
 import msgpack
 
-from game_agent.agents.agent import AskOptions
+from game_agent.agents.ask import AskOptions
 from game_agent.agents.cards import Card
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkpoints import make_checkpoint
 
-from game_agent.agents.agent import AskOptions, Reply
+from game_agent.agents.ask import AskOptions, Reply
 from game_agent.errors import GameAgentError, InvalidInput, NotFound, TooLarge
 from game_agent.runtime import Runtime
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from game_agent.errors import GameAgentError
 
 if TYPE_CHECKING:
-    from game_agent.agents.agent import AskOptions
+    from game_agent.agents.ask import AskOptions
     from game_agent.agents.lore import Lorebook
     from game_agent.agents.memory import Memory
     from game_agent.agents.persona import Persona

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple
 
-from game_agent.agents.agent import AskOptions
+from game_agent.agents.ask import AskOptions
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.rules import parse_rules
 from game_agent.errors import InvalidInput, TooLarge
