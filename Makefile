@@ -27,6 +27,9 @@ check: $(READY)
 prove: $(READY)
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python bench/ttft.py --out docs/results/ttft.md
+	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
+	$(BIN)/python bench/plan.py --out docs/results/plan.md
+	$(BIN)/python bench/soak.py --out docs/results/soak
 
 bench: $(READY)
 	$(BIN)/python bench/ttft.py

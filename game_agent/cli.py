@@ -69,6 +69,7 @@ def load_runtime(
     *,
     weights: str | None = None,
     kv_dtype: str | None = None,
+    eager: bool = False,
 ) -> Runtime:
     """A runtime from command line options."""
     if memory <= 0:
@@ -88,6 +89,7 @@ def load_runtime(
         kv_dtype=kv_dtype,
         settings=settings,
         default_mode=default_mode,
+        eager=eager,
     )
 
 
@@ -104,6 +106,9 @@ def serve(
     threads: Threads = 0,
     kv_memory: Memory = 1.0,
     mode: DefaultMode = "block",
+    eager: Annotated[
+        bool, typer.Option(help="Encode what changes in a world while nobody waits.")
+    ] = False,
     state_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -129,7 +134,15 @@ def serve(
         bind=bind, state_dir=state_dir, curve_keys=curve_keys, metrics_port=metrics_port
     )
     with load_runtime(
-        model, device, dtype, threads, kv_memory, mode, weights=weights, kv_dtype=kv_dtype
+        model,
+        device,
+        dtype,
+        threads,
+        kv_memory,
+        mode,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        eager=eager,
     ) as runtime:
         run_server(runtime, settings)
 
