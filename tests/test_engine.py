@@ -218,7 +218,13 @@ def test_closing_ends_open_requests(tiny_checkpoint: Path) -> None:
 def test_too_long_for_the_context_is_refused_at_once(engine: Engine) -> None:
     rng = random.Random(11)
     with pytest.raises(TooLarge, match="16384"):
-        engine.run([Request((), ids(rng, 16_384), max_tokens=1)])
+        engine.run([Request((), ids(rng, 16_385), max_tokens=1)])
+
+
+def test_a_prompt_may_fill_the_context(engine: Engine) -> None:
+    rng = random.Random(19)
+    request = Request(make_blocks(rng, [1000] * 16), ids(rng, 384), max_tokens=9)
+    assert engine.run([request])[0].usage.generated_tokens == 1
 
 
 @pytest.mark.parametrize("token", [VOCAB, -1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from game_agent.blocks.block import Block, block_key, chain_keys
-from game_agent.blocks.pool import PagePool, pages_for
+from game_agent.blocks.pool import PagePool, pages_for, touch_first_pages
 from game_agent.blocks.store import BlockStore, Entry
 
 NUM_PAGES = 24
@@ -97,6 +98,18 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux backs memory on demand")
+def test_touching_pages_ahead_keeps_what_they_hold() -> None:
+    pool = PagePool(300, num_layers=2, num_kv_heads=1, head_dim=8)
+    pool.keys.fill_(7.0)
+    pool.values.fill_(8.0)
+    thread = touch_first_pages(pool)
+    assert thread is not None
+    thread.join()
+    assert bool((pool.keys == 7.0).all())
+    assert bool((pool.values == 8.0).all())
 
 
 def test_the_least_recently_used_goes_first() -> None:

@@ -148,8 +148,7 @@ class Engine:
     def _check(self, request: Request) -> None:
         context = sum(len(block) for block in request.blocks) + len(request.event)
         room = self.runner.max_context_tokens
-        # A reply needs at least one place.
-        if context + (request.max_tokens > 0) > room:
+        if context > room:
             raise TooLarge(
                 f"the prompt has {context} tokens, the model's context holds {room}", where="event"
             )

@@ -111,7 +111,8 @@ class Sequence:
         Raises ``MemoryError``, holding nothing, when there is no room.
         """
         request = self.request
-        room = max_context - self.num_block_tokens - len(request.event)
+        # The last token of a reply is drawn but never computed, so it needs no position.
+        room = max_context - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
         if not self.keys:
             self.keys = (

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from game_agent.blocks.pool import PagePool, pages_for
+from game_agent.blocks.pool import PagePool, pages_for, touch_first_pages
 from game_agent.errors import InvalidInput, ModelError
 from game_agent.model.decoder import Decoder
 from game_agent.model.graphs import DecoderGraphs, Progress, capture_on_cuda
@@ -133,6 +133,7 @@ def load_runner(
     pack = partial(kernels.pack_linear, bits=bits)
     tensors = load_weights(path, spec, where, kind, pack, weights or "")
     pool = _pool(spec, kv_memory_bytes, kv_kind, where)
+    touch_first_pages(pool)
     encoder = PromptEncoder(tokenizer, format_for(tokenizer, prompt_format))
     runner = ModelRunner(path.name, spec, Decoder(spec, tensors, kernels), pool, encoder, kernels)
     runner.capture_graphs(progress)
