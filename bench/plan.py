@@ -15,8 +15,8 @@ import numpy as np
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
-from game_agent.engine.engine import Waiter
 from game_agent.engine.sequence import Chunk, Sequence
+from game_agent.engine.waiter import Waiter
 from game_agent.model.planner import build_step
 from game_agent.model.runner import ModelRunner, load_runner
 from game_agent.runtime import bundled_folder

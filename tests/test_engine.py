@@ -17,7 +17,7 @@ from game_agent.blocks.pool import pages_for
 from game_agent.clock import FakeClock
 from game_agent.config import EngineSettings
 from game_agent.engine import Completion, Engine, Request, Sampling
-from game_agent.engine.engine import Waiter
+from game_agent.engine.waiter import Waiter
 from game_agent.errors import GameAgentError, InvalidInput, Overloaded, TooLarge, Unavailable
 from game_agent.model.runner import load_runner
 

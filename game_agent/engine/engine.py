@@ -27,6 +27,7 @@ from game_agent.engine.request import (
 )
 from game_agent.engine.scheduler import select
 from game_agent.engine.sequence import Chunk, Sequence
+from game_agent.engine.waiter import Waiter
 from game_agent.errors import GameAgentError, InvalidInput, Overloaded, TooLarge, Unavailable
 from game_agent.metrics import EngineMetrics
 from game_agent.model.planner import build_step
@@ -382,31 +383,3 @@ class Engine:
             call(*args)  # type: ignore[operator]
         except Exception:
             log.exception("a listener failed")
-
-
-class Waiter:
-    """A listener that lets another thread wait for the end."""
-
-    def __init__(self) -> None:
-        self._ended = threading.Event()
-        self._completion: Completion | None = None
-        self._error: GameAgentError | None = None
-
-    def on_text(self, index: int, text: str) -> None:
-        """Pieces are in the completion's text as well."""
-
-    def on_done(self, completion: Completion) -> None:
-        self._completion = completion
-        self._ended.set()
-
-    def on_error(self, error: GameAgentError) -> None:
-        self._error = error
-        self._ended.set()
-
-    def wait(self) -> Completion:
-        """The completion; raises the request's error."""
-        self._ended.wait()
-        if self._error is not None:
-            raise self._error
-        assert self._completion is not None
-        return self._completion

@@ -12,7 +12,7 @@ import torch
 from game_agent.blocks.block import block_key, chain_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
-from game_agent.engine.request import FinishReason, Listener, Request, Usage
+from game_agent.engine.request import Listener, Request, Usage
 from game_agent.model.planner import (
     Ints,
     Run,
@@ -51,7 +51,6 @@ class Sequence:
     pages: Ints = field(default_factory=lambda: np.empty(0, np.int32))
     tokens: list[int] = field(default_factory=list)
     num_computed: int = 0
-    num_pieces: int = 0
     text: list[str] = field(default_factory=list)
     scores: list[torch.Tensor] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -59,7 +58,6 @@ class Sequence:
     admitted_s: float | None = None
     first_token_s: float | None = None
     max_tokens: int = 0
-    end_reason: FinishReason | None = None
     _segments: Segments | None = None
 
     def __post_init__(self) -> None:
