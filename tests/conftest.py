@@ -8,12 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import make_checkpoint
+from hypothesis import settings
 from transformers.utils import logging as hf_logging
 
 from game_agent.engine import Engine
 from game_agent.model.runner import load_runner
 
 torch.set_num_threads(1)
+# Correctness is not timed: a busy machine must not fail a property.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 hf_logging.set_verbosity_error()
 hf_logging.disable_progress_bar()
 
