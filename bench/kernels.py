@@ -32,7 +32,7 @@ from game_agent_kernels import PackedLinear, Plan, native, set_num_threads  # no
 from game_agent_kernels.linear import cpu as cpu_linear  # noqa: E402
 from game_agent_kernels.segment_attention import cpu, reference  # noqa: E402
 
-HEADS, KV_HEADS = 4, 2
+HEADS, KV_HEADS = 4, 4
 TOLERANCE = 2e-5
 
 

@@ -32,6 +32,7 @@ struct Tile {
   int count;
   const PageRef* pages[kTilePages];
   const KV* keys[kTilePages];
+  const KV* next_keys[2];  // of the pages that follow, to be fetched ahead
   const KV* values[kTilePages];
   // Keys that every row sees, or -1 where rows differ.
   int visible[kTilePages];
@@ -71,6 +72,14 @@ class Worker {
   }
 
   void run() {
+    for_tiles([this](const Tile<KV>& tile) { attend_tile(tile); });
+    write();
+  }
+
+ protected:
+  // Calls attend(tile) for all pages that some row sees.
+  template <typename F>
+  void for_tiles(F attend) {
     Tile<KV> tile;
     for (int64_t next = 0; next < part_.num_pages;) {
       for (tile.count = 0; tile.count < kTilePages && next < part_.num_pages; ++next) {
@@ -83,12 +92,14 @@ class Worker {
         tile.values[i] = page_data(call_.values, page);
         tile.visible[i] = visible_keys(lowest_, page) == visible ? visible : -1;
       }
-      attend_tile(tile);
+      for (int i = 0; i < 2; ++i) {
+        const int64_t ahead = next + i < part_.num_pages ? next + i : part_.num_pages - 1;
+        tile.next_keys[i] = page_data(call_.keys, part_.pages[ahead]);
+      }
+      attend(tile);
     }
-    write();
   }
 
- private:
   // Clears the sums; scales the dimensions that no rotation reaches.
   void prepare_rows() {
     const int fixed = 2 * call_.half;

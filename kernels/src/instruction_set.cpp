@@ -8,6 +8,12 @@
 #include <intrin.h>
 #endif
 
+#if defined(GAME_AGENT_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace game_agent {
 
 namespace {
@@ -42,9 +48,28 @@ bool has_avx512() {
 
 #endif
 
+#if defined(GAME_AGENT_AMX)
+
+// Bits of CPUID leaf 7; and Linux wants to be asked before a process uses the tile registers.
+bool has_amx() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kTile = 1u << 24, kTileBf16 = 1u << 22, kVectorBf16 = 1u << 5;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  if ((edx & (kTile | kTileBf16)) != (kTile | kTileBf16)) return false;
+  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return false;
+  if ((eax & kVectorBf16) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+#endif
+
 const std::vector<const KernelTable*>& tables() {
   static const std::vector<const KernelTable*> found = [] {
     std::vector<const KernelTable*> out;
+#if defined(GAME_AGENT_AMX)
+    if (has_avx512() && has_amx()) out.push_back(&amx_kernels());
+#endif
 #if defined(GAME_AGENT_X86)
     if (has_avx512()) out.push_back(&avx512_kernels());
     if (has_avx2()) out.push_back(&avx2_kernels());

@@ -152,5 +152,8 @@ const KernelTable& plain_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 #endif
+#if defined(GAME_AGENT_AMX)
+const KernelTable& amx_kernels();
+#endif
 
 }  // namespace game_agent

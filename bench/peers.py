@@ -1,10 +1,11 @@
-"""The same weights in llama.cpp: prefix still valid, early block changed, decode.
+"""The same weights in llama.cpp and Hugging Face: prefix still valid, early block changed, decode.
 
     pip install -e .[peers]          # builds llama.cpp, minutes
-    python bench/llama_cpp.py [--context 8192] [--out FILE.md]
+    python bench/peers.py [--context 512,8192] [--out FILE.md]
 
-Each of llama.cpp's figures is the best of its settings (flash attention on and off, small and large
-micro-batches) for that very figure, in float32 as ours. Rounds alternate between the two engines.
+Each of llama.cpp's figures is the best of its settings (flash attention on and off, keys and values
+in float16 and float32, small and large micro-batches) for that very figure; Hugging Face keeps its
+prefix cache. Weights are float32 everywhere. Rounds alternate between the engines.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import Protocol
 
 import gguf
 import numpy as np
 import torch
-from llama_cpp import Llama
+from llama_cpp import GGML_TYPE_F16, GGML_TYPE_F32, Llama, llama_get_logits_ith
+from rich.console import Console
+from rich.progress import track
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
@@ -30,11 +36,12 @@ from game_agent.model.runner import load_runner
 from game_agent.model.spec import ModelSpec, load_spec
 from game_agent.runtime import bundled_folder
 from game_agent_kernels.dispatch import set_num_threads
+from game_agent_kernels.native import instruction_set
 
 EVENT_TOKENS = 50
 BLOCK_TOKENS = 128
 DECODE_TOKENS = 32
-SETTINGS = [(flash, ubatch) for flash in (False, True) for ubatch in (64, 512)]
+SETTINGS = list(product((False, True), (64, 512), (GGML_TYPE_F16, GGML_TYPE_F32)))
 NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
@@ -94,10 +101,25 @@ def as_array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]
     return tensor.float().contiguous().numpy()
 
 
-class Peer:
+class Peer(Protocol):
+    """Times in ms of another engine that holds a prompt."""
+
+    def full_ms(self, tokens: list[int]) -> float:
+        """Everything again, as after a change near the front."""
+
+    def prefix_ms(self, context: int, event: list[int]) -> float:
+        """The event on a cache that holds all before it."""
+
+    def decode_ms(self, token: int) -> float:
+        """Per token of a reply."""
+
+
+class LlamaCpp:
     """llama.cpp with one choice of settings."""
 
-    def __init__(self, path: Path, context: int, threads: int, flash: bool, ubatch: int) -> None:
+    def __init__(
+        self, path: Path, context: int, threads: int, flash: bool, ubatch: int, kv_type: int
+    ) -> None:
         self._llama = Llama(
             str(path),
             n_ctx=context + EVENT_TOKENS + 4 * DECODE_TOKENS,
@@ -106,6 +128,8 @@ class Peer:
             n_threads=threads,
             n_threads_batch=threads,
             flash_attn=flash,
+            type_k=kv_type,
+            type_v=kv_type,
             verbose=False,
         )
 
@@ -113,25 +137,51 @@ class Peer:
         """Next-token logits [vocab] after ``tokens``, from an empty cache."""
         self._llama.reset()
         self._llama.eval(tokens)
-        row = self._llama.n_tokens - 1
-        return np.array(self._llama.scores[row if self._llama._logits_all else 0])
+        last = llama_get_logits_ith(self._llama.ctx, -1)
+        return np.ctypeslib.as_array(last, (self._llama.n_vocab(),)).copy()
 
     def full_ms(self, tokens: list[int]) -> float:
-        """Everything again, as after a change near the front."""
         self._llama.reset()
         return timed_ms(lambda: self._llama.eval(tokens))
 
     def prefix_ms(self, context: int, event: list[int]) -> float:
-        """The event on a cache that holds all before it."""
         self._llama.n_tokens = context
         return timed_ms(lambda: self._llama.eval(event))
 
     def decode_ms(self, token: int) -> float:
-        """Per token of a reply."""
-
         def reply() -> None:
             for _ in range(DECODE_TOKENS):
                 self._llama.eval([token])
+
+        return timed_ms(reply) / DECODE_TOKENS
+
+
+class HuggingFace:
+    """transformers with SDPA attention and a cache that is cut back to the prefix."""
+
+    def __init__(self, folder: Path) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="sdpa"
+        )
+        self._cache = DynamicCache(config=self._model.config)
+
+    @torch.inference_mode()
+    def _eval(self, tokens: list[int]) -> None:
+        ids = torch.tensor([tokens])
+        self._model(ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+
+    def full_ms(self, tokens: list[int]) -> float:
+        self._cache = DynamicCache(config=self._model.config)
+        return timed_ms(lambda: self._eval(tokens))
+
+    def prefix_ms(self, context: int, event: list[int]) -> float:
+        self._cache.crop(context - self._cache.get_seq_length())
+        return timed_ms(lambda: self._eval(event))
+
+    def decode_ms(self, token: int) -> float:
+        def reply() -> None:
+            for _ in range(DECODE_TOKENS):
+                self._eval([token])
 
         return timed_ms(reply) / DECODE_TOKENS
 
@@ -180,37 +230,48 @@ class Ours:
         return [int(t) for block in self.blocks for t in block.tokens] + self.event.tolist()
 
 
+LABELS = {
+    "prefix": "TTFT, everything cached",
+    "changed": "TTFT, early block changed",
+    "decode": "per generated token",
+}
+Times = dict[str, list[float]]
+
+
+def measure(ours: Ours, peer: Peer, context: int, rounds: int, mine: Times) -> Times:
+    """The peer's times; ours, taken in turn with them, are added to ``mine``."""
+    theirs: Times = {name: [] for name in LABELS}
+    for _ in range(rounds):
+        tokens = ours.prompt()
+        if not theirs["changed"]:  # seconds long: once for each setting
+            theirs["changed"].append(peer.full_ms(tokens))
+        mine["changed"].append(ours.changed_ms())
+        peer.prefix_ms(context, tokens[context:])  # warm
+        theirs["prefix"].append(peer.prefix_ms(context, tokens[context:]))
+        mine["prefix"].append(ours.prefix_ms())
+        theirs["decode"].append(peer.decode_ms(7))
+        mine["decode"].append(ours.decode_ms())
+    return theirs
+
+
 def compare(folder: Path, path: Path, context: int, threads: int, rounds: int) -> list[str]:
     """Table rows for one context length."""
     ours = Ours(folder, context)
-    times: dict[str, list[float]] = {"prefix": [], "changed": [], "decode": []}
-    best = dict.fromkeys(times, float("inf"))
-    for flash, ubatch in SETTINGS:
-        peer = Peer(path, context, threads, flash, ubatch)
-        theirs: dict[str, list[float]] = {"prefix": [], "changed": [], "decode": []}
-        for _ in range(rounds):
-            tokens = ours.prompt()
-            if not theirs["changed"]:  # seconds long: once for each setting
-                theirs["changed"].append(peer.full_ms(tokens))
-            times["changed"].append(ours.changed_ms())
-            peer.prefix_ms(context, tokens[context:])  # warm
-            theirs["prefix"].append(peer.prefix_ms(context, tokens[context:]))
-            times["prefix"].append(ours.prefix_ms())
-            theirs["decode"].append(peer.decode_ms(7))
-            times["decode"].append(ours.decode_ms())
-        for name, values in theirs.items():
+    mine: Times = {name: [] for name in LABELS}
+    best = dict.fromkeys(LABELS, float("inf"))
+    console = Console(stderr=True)
+    for flash, ubatch, kv_type in track(SETTINGS, f"{context} tokens", console=console):
+        peer = LlamaCpp(path, context, threads, flash, ubatch, kv_type)
+        for name, values in measure(ours, peer, context, rounds, mine).items():
             best[name] = min(best[name], statistics.median(values))
+    hugging_face = measure(ours, HuggingFace(folder), context, rounds, mine)
     ours.engine.close()
-    labels = {
-        "prefix": "TTFT, everything cached",
-        "changed": "TTFT, early block changed",
-        "decode": "per generated token",
-    }
     rows = []
-    for name, label in labels.items():
-        mine = statistics.median(times[name])
+    for name, label in LABELS.items():
+        ms, hf = statistics.median(mine[name]), statistics.median(hugging_face[name])
         rows.append(
-            f"| {context:,} | {label} | {mine:.1f} | {best[name]:,.1f} | {mine / best[name]:.3f} |"
+            f"| {context:,} | {label} | {ms:.1f} | {best[name]:,.1f} | {ms / best[name]:.3f} "
+            f"| {hf:,.1f} | {ms / hf:.3f} |"
         )
     return rows
 
@@ -222,7 +283,7 @@ def check_same_model(folder: Path, path: Path, threads: int) -> None:
     tokens = np.random.default_rng(1).integers(5, runner.vocab_size, 64).tolist()
     mine = engine.logits([], tokens, "full")[-1].numpy()
     engine.close()
-    theirs = Peer(path, 512, threads, False, 512).logits(tokens)
+    theirs = LlamaCpp(path, 512, threads, False, 512, GGML_TYPE_F32).logits(tokens)
     if not np.allclose(mine, theirs, atol=5e-2, rtol=5e-2):
         raise SystemExit(f"llama.cpp's logits differ by {np.abs(mine - theirs).max():.3f}")
 
@@ -248,15 +309,17 @@ def main() -> None:
             for row in compare(folder, path, int(context), args.threads, args.rounds)
         ]
     report = (
-        f"ms, event of {EVENT_TOKENS} tokens, {args.threads} threads, float32, same weights.\n\n"
-        "| context | | game-agent | llama.cpp, best setting | ratio |\n|---:|---|---:|---:|---:|\n"
-        + "\n".join(rows)
-        + "\n"
+        f"ms, event of {EVENT_TOKENS} tokens, {args.threads} threads, same float32 weights; our "
+        f"kernels: {instruction_set()}.\n\n"
+        "| context | | game-agent | llama.cpp, best setting | ratio | Hugging Face | ratio |\n"
+        "|---:|---|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
     )
     print(report)
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(f"# Beside llama.cpp\n\n{report}", encoding="utf-8")
+        Path(args.out).write_text(
+            f"# Beside llama.cpp and Hugging Face\n\n{report}", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,50 @@
+// Float32 as the sum of two bfloat16 numbers, laid out for AMX's tile products.
+//
+// x = high + low with |x - high - low| <= 2^-17 |x|. Of the four partial products of two such sums
+// the three large ones are kept, so a product is off by about 2^-16 of itself, in random directions:
+// the idea of oneDNN's and cuBLAS's "bf16x3" modes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "vec_avx512.hpp"
+#include "vec_math.hpp"
+
+namespace {
+
+// 32 bfloat16 numbers each.
+struct Split {
+  __m512i high;
+  __m512i low;
+};
+
+GAME_AGENT_INLINE __m512i to_bf16(Vec first, Vec second) {
+  return (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v);
+}
+
+// first[0 .. 15] and then second[0 .. 15]: a row of the left factor.
+GAME_AGENT_INLINE Split split_row(Vec first, Vec second) {
+  const __m512i high = to_bf16(first, second);
+  const __m512i a = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high)), 16);
+  const __m512i b = _mm512_slli_epi32(
+      _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high, 1)), 16);
+  return {high, to_bf16(first - Vec{_mm512_castsi512_ps(a)}, second - Vec{_mm512_castsi512_ps(b)})};
+}
+
+// first[0], second[0], first[1], second[1] ...: a row of the right factor, where a tile product takes
+// the two numbers of a pair together.
+GAME_AGENT_INLINE Split split_pairs(Vec first, Vec second) {
+  const __m512i order = _mm512_set_epi16(
+      31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19,
+      3, 18, 2, 17, 1, 16, 0);
+  const __m512i high = _mm512_permutexvar_epi16(order, to_bf16(first, second));
+  const __m512i a = _mm512_slli_epi32(high, 16);
+  const __m512i b = _mm512_and_si512(high, _mm512_set1_epi32(static_cast<int>(0xffff0000u)));
+  const __m512i low = to_bf16(first - Vec{_mm512_castsi512_ps(a)},
+                              second - Vec{_mm512_castsi512_ps(b)});
+  return {high, _mm512_permutexvar_epi16(order, low)};
+}
+
+}  // namespace
