@@ -49,7 +49,15 @@ def rope_store(
     bfloat16: bool,
 ) -> None: ...
 def linear(
-    x: int, panels: int, scale: int, bias: int, out: int, rows: int, num_in: int, num_out: int
+    x: int,
+    panels: int,
+    bits: int,
+    scale: int,
+    bias: int,
+    out: int,
+    rows: int,
+    num_in: int,
+    num_out: int,
 ) -> None: ...
 def num_threads() -> int: ...
 def set_num_threads(count: int) -> None: ...

@@ -115,10 +115,15 @@ struct RopeStoreCall {
   float eps;
 };
 
+enum class WeightType { f32, bf16, i8 };
+
 // out = x times the transposed weights, times scale, plus bias.
 struct LinearCall {
   const float* x;      // [rows, num_in]
-  const void* panels;  // [panels, num_in, kPanelOutputs]: float, or int8_t if there is a scale
+  // [panels, num_in, kPanelOutputs]; of bf16 [panels, num_in / 2, kPanelOutputs, 2], so that the
+  // weights of two inputs lie side by side, as tile products want them.
+  const void* panels;
+  WeightType type;
   const float* scale;  // [num_out] or nullptr
   const float* bias;   // [num_out] or nullptr
   float* out;          // [rows, num_out]
@@ -143,7 +148,7 @@ struct KernelTable {
   void (*silu_mul)(const float* gate_up, float* out, int64_t inner, int64_t first_row,
                    int64_t last_row);
   void (*rope_store)(const RopeStoreCall&, int64_t first_row, int64_t last_row);
-  // `widened` has room for kWidestPanels panels of floats if weights are 8 bits wide.
+  // `widened` has room for kWidestPanels panels of floats if weights are narrower.
   void (*linear)(const LinearCall&, const LinearPart&, float* widened);
 };
 

@@ -2,13 +2,13 @@
 // The instruction set first: what follows is written in terms of its Vec.
 #include "attend_amx.hpp"
 #include "elementwise.hpp"
-#include "linear.hpp"
+#include "linear_amx.hpp"
 
 namespace game_agent {
 
 const KernelTable& amx_kernels() {
   static const KernelTable table = {"amx",    attend_with_tiles, merge, norm,
-                                    silu_mul, rope_store,        linear};
+                                    silu_mul, rope_store,        linear_with_tiles};
   return table;
 }
 

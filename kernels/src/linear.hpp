@@ -12,8 +12,24 @@ using namespace game_agent;
 
 constexpr int kVecsPerPanel = kPanelOutputs / Vec::kLanes;
 static_assert(Vec::kWideLinear <= kWidestPanels * kVecsPerPanel, "no room to widen weights");
-// Above so many rows 8-bit weights are widened once for all of them, else as they are used.
+// Above so many rows narrow weights are widened once for all of them, else as they are used.
 constexpr int kWidenRows = 2 * Vec::kRowBlock;
+
+// The weights of kStep inputs and Vec::kLanes outputs, as they come from a panel.
+template <typename W>
+struct Weights {
+  static constexpr int kStep = 1;
+  Vec v;
+  static Weights load(const W* p) { return {Vec::load(p)}; }
+  Vec of(int) const { return v; }
+};
+template <>
+struct Weights<uint16_t> {
+  static constexpr int kStep = 2;
+  Vec::Pairs v;
+  static Weights load(const uint16_t* p) { return {Vec::Pairs::load(p)}; }
+  Vec of(int input) const { return input == 0 ? v.first() : v.second(); }
+};
 // Products are added up in sums of this many inputs: rounding errors grow with the number of sums,
 // not of inputs.
 constexpr int64_t kSumInputs = 512;
@@ -26,13 +42,14 @@ constexpr int kOutputVecs = R <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWideL
 template <int R, int N, typename W>
 GAME_AGENT_INLINE void linear_block(const LinearCall& call, int64_t row, const W* panel,
                                     int64_t output) {
+  constexpr int kStep = Weights<W>::kStep;
   const int64_t num_in = call.num_in;
   const float* x[R];
   const W* weights[N];
   Vec total[R][N];
   GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
     weights[n] = panel + n / kVecsPerPanel * num_in * kPanelOutputs +
-                 n % kVecsPerPanel * Vec::kLanes;
+                 n % kVecsPerPanel * Vec::kLanes * kStep;
   }
   GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
     x[r] = call.x + (row + r) * num_in;
@@ -44,14 +61,18 @@ GAME_AGENT_INLINE void linear_block(const LinearCall& call, int64_t row, const W
     GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
       GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = Vec::zero();
     }
-    for (int64_t i = begin; i < end; ++i) {
-      Vec w[N];
+    for (int64_t i = begin; i < end; i += kStep) {
+      Weights<W> w[N];
       GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-        w[n] = Vec::load(weights[n] + i * kPanelOutputs);
+        w[n] = Weights<W>::load(weights[n] + i * kPanelOutputs);
       }
-      GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-        const Vec v = Vec::all(x[r][i]);
-        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = Vec::fma(v, w[n], sum[r][n]);
+      GAME_AGENT_UNROLL for (int k = 0; k < kStep; ++k) {
+        Vec u[N];
+        GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) u[n] = w[n].of(k);
+        GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
+          const Vec v = Vec::all(x[r][i + k]);
+          GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = Vec::fma(v, u[n], sum[r][n]);
+        }
       }
     }
     GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
@@ -106,10 +127,22 @@ GAME_AGENT_INLINE const float* widen(const int8_t* from, int64_t count, float* t
   return to;
 }
 
+// Pairs of inputs become one after another. The vectors of a panel are widened one by one.
+GAME_AGENT_INLINE const float* widen(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += 2 * kPanelOutputs) {
+    for (int v = 0; v < kVecsPerPanel; ++v) {
+      const Vec::Pairs pairs = Vec::Pairs::load(from + i + 2 * v * Vec::kLanes);
+      pairs.first().store(to + i + v * Vec::kLanes);
+      pairs.second().store(to + i + kPanelOutputs + v * Vec::kLanes);
+    }
+  }
+  return to;
+}
+
 template <typename W>
 void linear_part(const LinearCall& call, const LinearPart& part, float* widened) {
   const int64_t num_rows = part.last_row - part.first_row;
-  if constexpr (sizeof(W) == 1) {
+  if constexpr (sizeof(W) < sizeof(float)) {
     if (num_rows > kWidenRows) {
       for_outputs<Vec::kWideLinear, W>(call, part, [&](auto width, const W* panel, int64_t output) {
         const int64_t count = width.value * Vec::kLanes * call.num_in;
@@ -133,10 +166,13 @@ void linear_part(const LinearCall& call, const LinearPart& part, float* widened)
 }
 
 void linear(const LinearCall& call, const LinearPart& part, float* widened) {
-  if (call.scale == nullptr) {
-    linear_part<float>(call, part, widened);
-  } else {
-    linear_part<int8_t>(call, part, widened);
+  switch (call.type) {
+    case WeightType::f32:
+      return linear_part<float>(call, part, widened);
+    case WeightType::bf16:
+      return linear_part<uint16_t>(call, part, widened);
+    case WeightType::i8:
+      return linear_part<int8_t>(call, part, widened);
   }
 }
 

@@ -58,12 +58,13 @@ void run_linear(const LinearCall& call, int64_t num_rows) {
   const int64_t panels = ceil_div(even, step) * step;
   const int64_t panel_tiles = ceil_div(num_panels, panels);
   const KernelTable& table = kernels();
+  const bool plain = call.type == WeightType::f32;
   ThreadPool::shared().parallel_for(row_tiles * panel_tiles, [&](int64_t i) {
     const int64_t row = i / panel_tiles * rows;
     const int64_t panel = i % panel_tiles * panels;
     const LinearPart part = {row, std::min(num_rows, row + rows), panel,
                              std::min(num_panels, panel + panels)};
-    table.linear(call, part, call.scale == nullptr ? nullptr : widened_panels(call.num_in));
+    table.linear(call, part, plain ? nullptr : widened_panels(call.num_in));
   });
 }
 

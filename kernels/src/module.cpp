@@ -132,11 +132,15 @@ void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, ui
   });
 }
 
-// scale is 0 for float weights, bias where there is none.
-void linear(uintptr_t x, uintptr_t panels, uintptr_t scale, uintptr_t bias, uintptr_t out,
+// bits: of a weight. scale is 0 unless they are 8, bias where there is none.
+void linear(uintptr_t x, uintptr_t panels, int bits, uintptr_t scale, uintptr_t bias, uintptr_t out,
             int64_t rows, int64_t num_in, int64_t num_out) {
+  const WeightType type = bits == 8    ? WeightType::i8
+                          : bits == 16 ? WeightType::bf16
+                                       : WeightType::f32;
   const LinearCall call = {pointer<const float>(x),
                            pointer<const void>(panels),
+                           type,
                            pointer<const float>(scale),
                            pointer<const float>(bias),
                            pointer<float>(out),
@@ -162,7 +166,7 @@ NB_MODULE(_cpu, m) {
   m.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "keys"_a, "values"_a,
         "q_norm"_a, "k_norm"_a, "q_out"_a, "rows"_a, "num_pages"_a, "heads"_a, "kv_heads"_a,
         "dim"_a, "half"_a, "eps"_a, "bfloat16"_a, ReleaseGil());
-  m.def("linear", &linear, "x"_a, "panels"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
+  m.def("linear", &linear, "x"_a, "panels"_a, "bits"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
         "num_out"_a, ReleaseGil());
   m.def("num_threads", [] { return ThreadPool::shared().num_threads(); });
   m.def(

@@ -1,8 +1,8 @@
-// Float32 as the sum of two bfloat16 numbers, laid out for AMX's tile products.
+// Float32 as the sum of two or three bfloat16 numbers, laid out for AMX's tile products.
 //
 // x = high + low with |x - high - low| <= 2^-17 |x|. Of the four partial products of two such sums
 // the three large ones are kept, so a product is off by about 2^-16 of itself, in random directions:
-// the idea of oneDNN's and cuBLAS's "bf16x3" modes.
+// the idea of oneDNN's and cuBLAS's "bf16x3" modes. With a third part nothing of x is lost.
 #pragma once
 
 #include <immintrin.h>
@@ -24,13 +24,20 @@ GAME_AGENT_INLINE __m512i to_bf16(Vec first, Vec second) {
   return (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v);
 }
 
-// first[0 .. 15] and then second[0 .. 15]: a row of the left factor.
+// The bfloat16 numbers nearest to first[0 .. 15] and then second[0 .. 15], which keep the rest: a row
+// of the left factor.
+GAME_AGENT_INLINE __m512i take_part(Vec& first, Vec& second) {
+  const __m512i part = to_bf16(first, second);
+  const __m512i a = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(part));
+  const __m512i b = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(part, 1));
+  first = first - Vec{_mm512_castsi512_ps(_mm512_slli_epi32(a, 16))};
+  second = second - Vec{_mm512_castsi512_ps(_mm512_slli_epi32(b, 16))};
+  return part;
+}
+
 GAME_AGENT_INLINE Split split_row(Vec first, Vec second) {
-  const __m512i high = to_bf16(first, second);
-  const __m512i a = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(high)), 16);
-  const __m512i b = _mm512_slli_epi32(
-      _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(high, 1)), 16);
-  return {high, to_bf16(first - Vec{_mm512_castsi512_ps(a)}, second - Vec{_mm512_castsi512_ps(b)})};
+  const __m512i high = take_part(first, second);
+  return {high, to_bf16(first, second)};
 }
 
 // first[0], second[0], first[1], second[1] ...: a row of the right factor, where a tile product takes

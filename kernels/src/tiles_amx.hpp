@@ -73,7 +73,22 @@ inline void multiply_2x2(Tiles left0, Tiles left1, Tiles right0, Tiles right1) {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// The same for one right tile: sums in tiles 0 and 2.
+// sum[i][j] += left[i] . right[j], where a left factor is the sum of all three of its parts.
+inline void multiply_2x2(const char* const left0[3], const char* const left1[3], int64_t offset,
+                         const char* right0, const char* right1) {
+  _tile_loadd(6, right0 + offset, kRowBytes);
+  _tile_loadd(7, right1 + offset, kRowBytes);
+  for (int part = 0; part < 3; ++part) {
+    _tile_loadd(4, left0[part] + offset, kRowBytes);
+    _tile_loadd(5, left1[part] + offset, kRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+}
+
+// The same as the first for one right tile: sums in tiles 0 and 2.
 template <bool kExact>
 inline void multiply_2x1(Tiles left0, Tiles left1, Tiles right) {
   _tile_loadd(4, left0.high, kRowBytes);

@@ -28,6 +28,18 @@ struct Vec {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
     return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
   }
+  // kLanes pairs of bfloat16 numbers.
+  struct Pairs {
+    __m256i v;
+    static Pairs load(const uint16_t* p) {
+      return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+    }
+    Vec first() const { return {_mm256_castsi256_ps(_mm256_slli_epi32(v, 16))}; }
+    Vec second() const {
+      const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+      return {_mm256_castsi256_ps(_mm256_and_si256(v, high))};
+    }
+  };
   static Vec load_first(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
   static Vec load_first(const uint16_t* p, int n) {
     alignas(16) uint16_t part[kLanes] = {};

@@ -28,6 +28,16 @@ struct Vec {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
   }
+  // kLanes pairs of bfloat16 numbers.
+  struct Pairs {
+    __m512i v;
+    static Pairs load(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
+    Vec first() const { return {_mm512_castsi512_ps(_mm512_slli_epi32(v, 16))}; }
+    Vec second() const {
+      const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+      return {_mm512_castsi512_ps(_mm512_and_si512(v, high))};
+    }
+  };
   static Vec load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
   static Vec load_first(const uint16_t* p, int n) {
     alignas(32) uint16_t part[kLanes] = {};

@@ -43,6 +43,17 @@ struct Vec {
   static Vec load(const int8_t* p) {
     return make([&](int i) { return static_cast<float>(p[i]); });
   }
+  // kLanes pairs of bfloat16 numbers.
+  struct Pairs {
+    const uint16_t* p;
+    static Pairs load(const uint16_t* p) { return {p}; }
+    Vec first() const {
+      return make([&](int i) { return widen(p[2 * i]); });
+    }
+    Vec second() const {
+      return make([&](int i) { return widen(p[2 * i + 1]); });
+    }
+  };
   static Vec load_first(const float* p, int n) {
     return make([&](int i) { return i < n ? p[i] : 0.0f; });
   }

@@ -1,13 +1,16 @@
 """Compiled, for float32 on the CPU; anything else goes to the reference.
 
 Weights lie in panels of 16 outputs, [panels, in, 16]: one AVX-512 register holds the weights of one
-input for 16 outputs, and a thread reads its panels from end to end.
+input for 16 outputs, and a thread reads its panels from end to end. Weights that came from a
+bfloat16 checkpoint are kept in bfloat16, [panels, in / 2, 16, 2]: no number changes, and a token of
+a reply reads half as much memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,11 +28,18 @@ def pack_linear(
     packed = reference.pack_linear(weight, bias, bits=bits)
     if not native.takes(weight.contiguous(), bias):
         return packed
-    return replace(packed, weight=_to_panels(packed.weight))
+    panels = _to_panels(packed.weight)
+    if packed.scale is None and packed.num_in % 2 == 0 and _is_bfloat16(panels):
+        panels = panels.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16().contiguous()
+    return replace(packed, weight=panels)
 
 
 def linear(x: Tensor, packed: PackedLinear) -> Tensor:
-    """Same contract as the reference. A row's result does not depend on the other rows at all.
+    """Same contract as the reference.
+
+    A row's result does not depend on the other rows at all, with one exception: on the ``amx``
+    instruction set 12 rows and more are added up in another order than fewer where weights are
+    bfloat16.
 
     Raises ``ValueError`` when ``x`` is not [rows, in].
     """
@@ -43,6 +53,7 @@ def linear(x: Tensor, packed: PackedLinear) -> Tensor:
     _cpu.linear(
         x.data_ptr(),
         packed.weight.data_ptr(),
+        8 * packed.weight.itemsize,
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         out.data_ptr(),
@@ -55,8 +66,15 @@ def linear(x: Tensor, packed: PackedLinear) -> Tensor:
 
 def unpack(packed: PackedLinear) -> PackedLinear:
     """The reference's form of panels."""
-    rows = packed.weight.transpose(1, 2).flatten(0, 1)[: packed.num_out]
-    return replace(packed, weight=rows)
+    panels = packed.weight
+    if panels.ndim == 4:
+        panels = panels.transpose(2, 3).flatten(1, 2).float()
+    return replace(packed, weight=panels.transpose(1, 2).flatten(0, 1)[: packed.num_out])
+
+
+def _is_bfloat16(weight: Tensor) -> bool:
+    """Whether rounding ``weight`` to bfloat16 would change no bit of it."""
+    return not bool((weight.view(torch.int32) & 0xFFFF).any())
 
 
 def _to_panels(weight: Tensor) -> Tensor:
