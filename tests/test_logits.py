@@ -22,6 +22,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "head_dim_24": {"head_dim": 24},
     "head_dim_80": {"head_dim": 80},
     "head_dim_128": {"head_dim": 128, "num_attention_heads": 2, "num_key_value_heads": 1},
+    # What most checkpoints are: on a processor with tile registers, tiles do the most of it.
+    "bfloat16_64": {"head_dim": 64, "dtype": "bfloat16"},
     "one_layer": {"num_hidden_layers": 1},
     "tied": {"tie_word_embeddings": True},
 }

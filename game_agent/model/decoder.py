@@ -14,6 +14,7 @@ from game_agent.model.rope import Rope
 from game_agent.model.spec import ModelSpec
 from game_agent.model.weights import LayerWeights, Weights
 from game_agent_kernels import Kernels, Plan
+from game_agent_kernels.dispatch import CompiledDecoder
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,26 @@ class Decoder:
         self.rope = Rope(spec.rope)
         self.kernels = kernels
         self._scale = spec.head_dim**-0.5
+        self.compiled = self._compile()
+
+    def _compile(self) -> CompiledDecoder | None:
+        """All layers as one call, where these kernels have that."""
+        if self.kernels.compile_decoder is None:
+            return None
+        return self.kernels.compile_decoder(
+            self.weights.layers,
+            self.weights.norm,
+            self.weights.head,
+            num_heads=self.spec.num_heads,
+            num_kv_heads=self.spec.num_kv_heads,
+            eps=self.spec.norm_eps,
+            scale=self._scale,
+        )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a pass is one call."""
+        return self.compiled is not None
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +85,22 @@ class Decoder:
     def compute(self, inputs: Inputs, pool: PagePool) -> Tensor:
         """:meth:`forward` without the way to the device, so that a CUDA graph can capture it."""
         residual = F.embedding(inputs.tokens, self.weights.embedding)
+        if self.compiled is not None:
+            return self.compiled.forward(
+                residual,
+                inputs.cos,
+                inputs.sin,
+                inputs.slots,
+                pool.keys,
+                pool.values,
+                inputs.plan,
+                inputs.out_rows,
+                inputs.out_plan,
+            )
+        return self._layer_by_layer(inputs, residual, pool)
+
+    def _layer_by_layer(self, inputs: Inputs, residual: Tensor, pool: PagePool) -> Tensor:
+        """The same with one call per operation, on any device."""
         num_rows, num_out = len(inputs.tokens), len(inputs.out_rows)
         last = self.spec.num_layers - 1
         delta: Tensor | None = None

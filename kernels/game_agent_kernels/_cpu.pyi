@@ -25,6 +25,51 @@ class Schedule:
     @property
     def num_parts(self) -> int: ...
 
+_Linear = tuple[int, int, int, int, int, int]
+
+class Decoder:
+    def __init__(
+        self,
+        hidden: int,
+        inner: int,
+        heads: int,
+        kv_heads: int,
+        dim: int,
+        eps: float,
+        scale: float,
+    ) -> None: ...
+    def add_layer(
+        self,
+        input_norm: int,
+        qkv: _Linear,
+        out: _Linear,
+        post_norm: int,
+        gate_up: _Linear,
+        down: _Linear,
+        q_norm: int,
+        k_norm: int,
+    ) -> None: ...
+    def set_head(self, norm: int, head: _Linear) -> None: ...
+    def forward(
+        self,
+        residual: int,
+        rows: int,
+        cos: int,
+        sin: int,
+        half: int,
+        slots: int,
+        keys: int,
+        values: int,
+        layer_bytes: int,
+        bfloat16: bool,
+        num_pages: int,
+        schedule: Schedule,
+        out_rows: int,
+        num_out: int,
+        out_schedule: Schedule,
+        logits: int,
+    ) -> None: ...
+
 def norm(
     x: int, residual: int, weight: int, out: int, sum: int, rows: int, dim: int, eps: float
 ) -> None: ...

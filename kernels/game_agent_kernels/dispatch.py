@@ -6,11 +6,13 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from game_agent_kernels.linear.reference import PackedLinear, linear, pack_linear
+from game_agent_kernels.plan import Plan
 from game_agent_kernels.rms_norm.reference import add_rms_norm, rms_norm
 from game_agent_kernels.rope_store.reference import rope_store
 from game_agent_kernels.sample.reference import sample
@@ -21,6 +23,7 @@ log = logging.getLogger(__name__)
 
 try:
     from game_agent_kernels import native
+    from game_agent_kernels.decoder import cpu as cpu_decoder
     from game_agent_kernels.linear import cpu as cpu_linear
     from game_agent_kernels.rms_norm import cpu as cpu_norm
     from game_agent_kernels.rope_store import cpu as cpu_store
@@ -46,10 +49,28 @@ if _has_triton:
         log.warning("no GPU kernels (%s): install 'triton', or answers on a GPU are slow", error)
 
 
+class CompiledDecoder(Protocol):
+    """A forward pass in one call; see :class:`game_agent_kernels.decoder.cpu.CompiledDecoder`."""
+
+    def forward(
+        self,
+        residual: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        slots: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        plan: Plan,
+        out_rows: Tensor,
+        out_plan: Plan,
+    ) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Kernels:
     """One implementation of every operation; signatures are those of the references.
 
+    ``compile_decoder``: makes one call of a whole forward pass, where there is such a thing.
     ``capturable``: they can be captured in a CUDA graph, given a plan with a
     :class:`~game_agent_kernels.segment_attention.worklist.Launch`.
     """
@@ -63,6 +84,7 @@ class Kernels:
     sample: Callable[..., int] = sample
     pack_linear: Callable[..., PackedLinear] = pack_linear
     linear: Callable[[Tensor, PackedLinear], Tensor] = linear
+    compile_decoder: Callable[..., CompiledDecoder | None] | None = None
     capturable: bool = False
 
 
@@ -80,6 +102,7 @@ if _missing is None:
         cpu_silu.silu_mul,
         pack_linear=cpu_linear.pack_linear,
         linear=cpu_linear.linear,
+        compile_decoder=cpu_decoder.compile_decoder,
     )
 if _has_triton:
     _BACKENDS["triton"] = Kernels(

@@ -3,13 +3,16 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <stdexcept>
 
+#include "decoder.hpp"
 #include "instruction_set.hpp"
 #include "linear_parts.hpp"
+#include "rows.hpp"
 #include "schedule.hpp"
 #include "thread_pool.hpp"
 
@@ -68,16 +71,6 @@ void attend(const Schedule& self, uintptr_t q, uintptr_t keys, uintptr_t values,
               page_type(bfloat16), scale, pointer<float>(out));
 }
 
-// Calls body(first_row, last_row) on chunks of rows; small work stays on this thread.
-template <typename F>
-void for_row_chunks(int64_t rows, int64_t row_floats, const F& body) {
-  constexpr int64_t kChunkFloats = 32768;
-  const int64_t chunk = std::max<int64_t>(1, kChunkFloats / std::max<int64_t>(1, row_floats));
-  ThreadPool::shared().parallel_for((rows + chunk - 1) / chunk, [&](int64_t i) {
-    body(i * chunk, std::min(rows, (i + 1) * chunk));
-  });
-}
-
 // residual and sum are 0 for a plain norm.
 void norm(uintptr_t x, uintptr_t residual, uintptr_t weight, uintptr_t out, uintptr_t sum,
           int64_t rows, int64_t dim, float eps) {
@@ -99,6 +92,16 @@ void silu_mul(uintptr_t gate_up, uintptr_t out, int64_t rows, int64_t inner) {
   });
 }
 
+void check_slots(const int64_t* slots, int64_t rows, int64_t num_pages) {
+  for (int64_t row = 0; row < rows; ++row) {
+    if (slots[row] < 0 || slots[row] >= num_pages * kPageTokens) {
+      throw std::out_of_range("row " + std::to_string(row) + " is written to slot " +
+                              std::to_string(slots[row]) + ", outside the " +
+                              std::to_string(num_pages) + " pages");
+    }
+  }
+}
+
 void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, uintptr_t keys,
                 uintptr_t values, uintptr_t q_norm, uintptr_t k_norm, uintptr_t q_out,
                 int64_t rows, int64_t num_pages, int heads, int kv_heads, int dim, int half,
@@ -118,13 +121,7 @@ void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, ui
                               dim,
                               half,
                               eps};
-  for (int64_t row = 0; row < rows; ++row) {
-    if (call.slots[row] < 0 || call.slots[row] >= num_pages * kPageTokens) {
-      throw std::out_of_range("row " + std::to_string(row) + " is written to slot " +
-                              std::to_string(call.slots[row]) + ", outside the " +
-                              std::to_string(num_pages) + " pages");
-    }
-  }
+  check_slots(call.slots, rows, num_pages);
   const KernelTable& table = kernels();
   const int64_t row_floats = static_cast<int64_t>(heads + 2 * kv_heads) * dim;
   for_row_chunks(rows, row_floats, [&](int64_t first, int64_t last) {
@@ -132,21 +129,60 @@ void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, ui
   });
 }
 
+WeightType weight_type(int bits) {
+  return bits == 8 ? WeightType::i8 : bits == 16 ? WeightType::bf16 : WeightType::f32;
+}
+
 // bits: of a weight. scale is 0 unless they are 8, bias where there is none.
 void linear(uintptr_t x, uintptr_t panels, int bits, uintptr_t scale, uintptr_t bias, uintptr_t out,
             int64_t rows, int64_t num_in, int64_t num_out) {
-  const WeightType type = bits == 8    ? WeightType::i8
-                          : bits == 16 ? WeightType::bf16
-                                       : WeightType::f32;
   const LinearCall call = {pointer<const float>(x),
                            pointer<const void>(panels),
-                           type,
+                           weight_type(bits),
                            pointer<const float>(scale),
                            pointer<const float>(bias),
                            pointer<float>(out),
                            num_in,
                            num_out};
   run_linear(call, rows);
+}
+
+// (panels, bits, scale, bias, num_in, num_out), as for linear()
+using LinearArgs = std::tuple<uintptr_t, int, uintptr_t, uintptr_t, int64_t, int64_t>;
+
+LinearWeights linear_weights(const LinearArgs& args) {
+  const auto& [panels, bits, scale, bias, num_in, num_out] = args;
+  return {pointer<const void>(panels), weight_type(bits), pointer<const float>(scale),
+          pointer<const float>(bias),  num_in,            num_out};
+}
+
+void add_layer(Decoder& self, uintptr_t input_norm, const LinearArgs& qkv, const LinearArgs& out,
+               uintptr_t post_norm, const LinearArgs& gate_up, const LinearArgs& down,
+               uintptr_t q_norm, uintptr_t k_norm) {
+  self.add_layer({pointer<const float>(input_norm), linear_weights(qkv), linear_weights(out),
+                  pointer<const float>(post_norm), linear_weights(gate_up), linear_weights(down),
+                  pointer<const float>(q_norm), pointer<const float>(k_norm)});
+}
+
+void set_head(Decoder& self, uintptr_t norm, const LinearArgs& head) {
+  self.set_head(pointer<const float>(norm), linear_weights(head));
+}
+
+void decode(const Decoder& self, uintptr_t residual, int64_t rows, uintptr_t cos, uintptr_t sin,
+            int half, uintptr_t slots, uintptr_t keys, uintptr_t values, int64_t layer_bytes,
+            bool bfloat16, int64_t num_pages, const Schedule& schedule, uintptr_t out_rows,
+            int64_t num_out, const Schedule& out_schedule, uintptr_t logits) {
+  check_slots(pointer<const int64_t>(slots), rows, num_pages);
+  const auto* wanted = pointer<const int64_t>(out_rows);
+  for (int64_t i = 0; i < num_out; ++i) {
+    if (wanted[i] < (i == 0 ? 0 : wanted[i - 1] + 1) || wanted[i] >= rows) {
+      throw std::out_of_range("out_rows must rise from 0 on, below the number of rows");
+    }
+  }
+  self.forward({pointer<float>(residual), rows, pointer<const float>(cos),
+                pointer<const float>(sin), half, pointer<const int64_t>(slots),
+                pointer<char>(keys), pointer<char>(values), layer_bytes, page_type(bfloat16),
+                &schedule, wanted, num_out, &out_schedule, pointer<float>(logits)});
 }
 
 }  // namespace
@@ -160,6 +196,20 @@ NB_MODULE(_cpu, m) {
       .def("attend", &attend, "q"_a, "keys"_a, "values"_a, "out"_a, "scale"_a, "bfloat16"_a,
            ReleaseGil())
       .def_prop_ro("num_parts", &Schedule::num_parts);
+  nb::class_<Decoder>(m, "Decoder")
+      .def(
+          "__init__",
+          [](Decoder* self, int64_t hidden, int64_t inner, int heads, int kv_heads, int dim,
+             float eps, float scale) {
+            new (self) Decoder({hidden, inner, heads, kv_heads, dim, eps, scale});
+          },
+          "hidden"_a, "inner"_a, "heads"_a, "kv_heads"_a, "dim"_a, "eps"_a, "scale"_a)
+      .def("add_layer", &add_layer, "input_norm"_a, "qkv"_a, "out"_a, "post_norm"_a, "gate_up"_a,
+           "down"_a, "q_norm"_a, "k_norm"_a)
+      .def("set_head", &set_head, "norm"_a, "head"_a)
+      .def("forward", &decode, "residual"_a, "rows"_a, "cos"_a, "sin"_a, "half"_a, "slots"_a,
+           "keys"_a, "values"_a, "layer_bytes"_a, "bfloat16"_a, "num_pages"_a, "schedule"_a,
+           "out_rows"_a, "num_out"_a, "out_schedule"_a, "logits"_a, ReleaseGil());
   m.def("norm", &norm, "x"_a, "residual"_a, "weight"_a, "out"_a, "sum"_a, "rows"_a, "dim"_a,
         "eps"_a, ReleaseGil());
   m.def("silu_mul", &silu_mul, "gate_up"_a, "out"_a, "rows"_a, "inner"_a, ReleaseGil());

@@ -22,7 +22,9 @@ def segment_attention(
     """
     _check_tensors(q, k_pages, v_pages)
     queries = q.float().contiguous() if q.dtype != torch.float32 else q
-    schedule = _schedule(plan, q, k_pages)
+    rows, heads, dim = q.shape
+    num_pages, kv_heads = k_pages.shape[:2]
+    schedule = schedule_for(plan, rows, heads, kv_heads, dim, num_pages)
     out = torch.empty_like(queries)
     schedule.attend(
         queries.data_ptr(),
@@ -38,21 +40,31 @@ def segment_attention(
 def _check_tensors(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
     if not (q.is_cpu and k_pages.is_cpu and v_pages.is_cpu):
         raise TypeError("the CPU kernel takes tensors in main memory only")
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise TypeError(f"queries must be float32, bfloat16 or float16, not {q.dtype}")
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k_pages, v_pages)):
+        raise ValueError("attention over pages has no gradient: call it under torch.no_grad()")
+    if not q.is_contiguous():
+        raise ValueError("q, k_pages and v_pages must be contiguous")
+    if q.ndim != 3 or k_pages.ndim != 4:
+        raise ValueError("q must be [tokens, heads, dim] and k_pages have 4 dimensions")
+    check_pages(k_pages, v_pages)
+    if k_pages.shape[2] != q.shape[2]:
+        raise ValueError(
+            f"k_pages {list(k_pages.shape)} must be [pages, kv_heads, {q.shape[2]}, {PAGE_TOKENS}]"
+        )
+
+
+def check_pages(k_pages: Tensor, v_pages: Tensor) -> None:
+    """Raise ``TypeError`` or ``ValueError`` unless these are one layer's pages."""
     if k_pages.dtype not in (torch.float32, torch.bfloat16) or v_pages.dtype != k_pages.dtype:
         raise TypeError(
             f"pages must be float32 or bfloat16, keys and values alike, not {k_pages.dtype} "
             f"and {v_pages.dtype}"
         )
-    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
-        raise TypeError(f"queries must be float32, bfloat16 or float16, not {q.dtype}")
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (q, k_pages, v_pages)):
-        raise ValueError("attention over pages has no gradient: call it under torch.no_grad()")
-    if not (q.is_contiguous() and k_pages.is_contiguous() and v_pages.is_contiguous()):
+    if not (k_pages.is_contiguous() and v_pages.is_contiguous()):
         raise ValueError("q, k_pages and v_pages must be contiguous")
-    if q.ndim != 3 or k_pages.ndim != 4:
-        raise ValueError("q must be [tokens, heads, dim] and k_pages have 4 dimensions")
-    pages, kv_heads = k_pages.shape[:2]
-    dim = q.shape[2]
+    pages, kv_heads, dim = k_pages.shape[:3]
     if k_pages.shape != (pages, kv_heads, dim, PAGE_TOKENS):
         raise ValueError(
             f"k_pages {list(k_pages.shape)} must be [pages, kv_heads, {dim}, {PAGE_TOKENS}]"
@@ -63,10 +75,13 @@ def _check_tensors(q: Tensor, k_pages: Tensor, v_pages: Tensor) -> None:
         )
 
 
-def _schedule(plan: Plan, q: Tensor, k_pages: Tensor) -> _cpu.Schedule:
-    """The plan's division into parts, made and checked once and kept with the plan."""
-    rows, heads, dim = q.shape
-    num_pages, kv_heads = k_pages.shape[:2]
+def schedule_for(
+    plan: Plan, rows: int, heads: int, kv_heads: int, dim: int, num_pages: int
+) -> _cpu.Schedule:
+    """The plan's division into parts, made and checked once and kept with the plan.
+
+    Raises ``ValueError`` where plan and shapes do not belong together.
+    """
     if rows != plan.num_rows:
         raise ValueError(f"q has {rows} rows, the plan {plan.num_rows}")
     key = ("cpu", heads, kv_heads, dim, num_pages)

@@ -1,0 +1,1 @@
+"""A whole forward pass as one call."""
