@@ -3,9 +3,9 @@
     pip install -e .[peers]          # builds llama.cpp, minutes
     python bench/peers.py [--context 512,8192] [--out FILE.md]
 
-Each of llama.cpp's figures is the best of its settings (flash attention on and off, keys and values
-in float16 and float32, small and large micro-batches) for that very figure; Hugging Face keeps its
-prefix cache. Weights are float32 everywhere. Rounds alternate between the engines.
+Each of llama.cpp's figures is the best of its settings for that very figure: weights in float32 and
+bfloat16, flash attention on and off, keys and values in float16 and float32, small and large
+micro-batches. Hugging Face keeps its prefix cache. Rounds alternate between the engines.
 """
 
 from __future__ import annotations
@@ -20,20 +20,18 @@ from itertools import product
 from pathlib import Path
 from typing import Protocol
 
-import gguf
 import numpy as np
 import torch
+from gguf import GGMLQuantizationType
+from gguf_export import export
 from llama_cpp import GGML_TYPE_F16, GGML_TYPE_F32, Llama, llama_get_logits_ith
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
 from game_agent.model.runner import load_runner
-from game_agent.model.spec import ModelSpec, load_spec
 from game_agent.runtime import bundled_folder
 from game_agent_kernels.dispatch import set_num_threads
 from game_agent_kernels.native import instruction_set
@@ -41,64 +39,8 @@ from game_agent_kernels.native import instruction_set
 EVENT_TOKENS = 50
 BLOCK_TOKENS = 128
 DECODE_TOKENS = 32
-SETTINGS = list(product((False, True), (64, 512), (GGML_TYPE_F16, GGML_TYPE_F32)))
-NAMES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-
-
-def export(folder: Path, path: Path) -> None:
-    """Write a llama checkpoint as GGUF in float32, without a vocabulary: token ids are enough."""
-    spec = load_spec(folder)
-    tensors = load_file(folder / "model.safetensors")
-    writer = gguf.GGUFWriter(str(path), "llama")
-    writer.add_block_count(spec.num_layers)
-    writer.add_context_length(2 * spec.max_context_tokens)
-    writer.add_embedding_length(spec.hidden_size)
-    writer.add_feed_forward_length(spec.intermediate_size)
-    writer.add_head_count(spec.num_heads)
-    writer.add_head_count_kv(spec.num_kv_heads)
-    writer.add_key_length(spec.head_dim)
-    writer.add_value_length(spec.head_dim)
-    writer.add_rope_dimension_count(spec.rope.rotary_dim)
-    writer.add_rope_freq_base(spec.rope.theta)
-    writer.add_layer_norm_rms_eps(spec.norm_eps)
-    writer.add_vocab_size(spec.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
-    writer.add_file_type(0)
-    writer.add_tensor("token_embd.weight", as_array(tensors["model.embed_tokens.weight"]))
-    writer.add_tensor("output_norm.weight", as_array(tensors["model.norm.weight"]))
-    head = tensors.get("lm_head.weight", tensors["model.embed_tokens.weight"])
-    writer.add_tensor("output.weight", as_array(head))
-    for i in range(spec.num_layers):
-        for theirs, ours in NAMES.items():
-            tensor = tensors[f"model.layers.{i}.{theirs}.weight"]
-            writer.add_tensor(f"blk.{i}.{ours}.weight", as_array(interleaved(tensor, ours, spec)))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def interleaved(tensor: Tensor, name: str, spec: ModelSpec) -> Tensor:
-    """llama.cpp rotates neighbouring dimensions, Hugging Face halves: reorder q and k rows."""
-    heads = {"attn_q": spec.num_heads, "attn_k": spec.num_kv_heads}.get(name)
-    if heads is None:
-        return tensor
-    split = tensor.view(heads, 2, spec.head_dim // 2, tensor.shape[1])
-    return split.transpose(1, 2).reshape(tensor.shape)
-
-
-def as_array(tensor: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return tensor.float().contiguous().numpy()
+WEIGHTS = (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)
+SETTINGS = list(product(WEIGHTS, (False, True), (64, 512), (GGML_TYPE_F16, GGML_TYPE_F32)))
 
 
 class Peer(Protocol):
@@ -254,13 +196,20 @@ def measure(ours: Ours, peer: Peer, context: int, rounds: int, mine: Times) -> T
     return theirs
 
 
-def compare(folder: Path, path: Path, context: int, threads: int, rounds: int) -> list[str]:
+def compare(
+    folder: Path,
+    paths: dict[GGMLQuantizationType, Path],
+    context: int,
+    threads: int,
+    rounds: int,
+) -> list[str]:
     """Table rows for one context length."""
     ours = Ours(folder, context)
     mine: Times = {name: [] for name in LABELS}
     best = dict.fromkeys(LABELS, float("inf"))
     console = Console(stderr=True)
-    for flash, ubatch, kv_type in track(SETTINGS, f"{context} tokens", console=console):
+    for weights, flash, ubatch, kv_type in track(SETTINGS, f"{context} tokens", console=console):
+        path = paths[weights]
         peer = LlamaCpp(path, context, threads, flash, ubatch, kv_type)
         for name, values in measure(ours, peer, context, rounds, mine).items():
             best[name] = min(best[name], statistics.median(values))
@@ -300,17 +249,18 @@ def main() -> None:
     set_num_threads(args.threads)
     folder = Path(args.model)
     with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary) / "model.gguf"
-        export(folder, path)
-        check_same_model(folder, path, args.threads)
+        paths = {kind: Path(temporary) / f"{kind.name}.gguf" for kind in WEIGHTS}
+        for kind, path in paths.items():
+            export(folder, path, kind)
+        check_same_model(folder, paths[GGMLQuantizationType.F32], args.threads)
         rows = [
             row
             for context in args.context.split(",")
-            for row in compare(folder, path, int(context), args.threads, args.rounds)
+            for row in compare(folder, paths, int(context), args.threads, args.rounds)
         ]
     report = (
-        f"ms, event of {EVENT_TOKENS} tokens, {args.threads} threads, same float32 weights; our "
-        f"kernels: {instruction_set()}.\n\n"
+        f"ms, event of {EVENT_TOKENS} tokens, {args.threads} threads, the same weights; our "
+        f"kernels: {instruction_set()}, keys and values in float32.\n\n"
         "| context | | game-agent | llama.cpp, best setting | ratio | Hugging Face | ratio |\n"
         "|---:|---|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
     )
