@@ -28,7 +28,7 @@ def start(checkpoint: Path, state_dir: Path, bind: str) -> BaseProcess:
 
 def _serve(checkpoint: Path, state_dir: Path, bind: str) -> None:
     torch.set_num_threads(1)
-    settings = EngineSettings(kv_memory_bytes=2**22)
+    settings = EngineSettings(kv_memory_bytes=2**24)
     with (
         Runtime.load(checkpoint, device="cpu", settings=settings) as runtime,
         Server(runtime, ServerSettings(bind=bind, state_dir=state_dir)) as server,
