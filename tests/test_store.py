@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from game_agent.blocks.block import Block, block_key, chain_keys
+from game_agent.blocks.block import Block, block_key, block_keys, chain_keys
 from game_agent.blocks.pool import PagePool, pages_for, touch_first_pages
 from game_agent.blocks.store import BlockStore, Entry
 
@@ -135,3 +135,6 @@ def test_keys_name_what_kv_depends_on() -> None:
     assert first[1] != second[1]
     assert first[2] != second[2]
     assert block_key(b"m", a) not in first
+    assert block_keys(b"m", [a, b], "block") == [block_key(b"m", a), block_key(b"m", b)]
+    assert block_keys(b"m", [a, b, c], "full") == first
+    assert {key[:1] for key in first} == {b"f"}

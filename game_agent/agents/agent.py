@@ -15,7 +15,7 @@ from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
 from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_text
 from game_agent.agents.world import World
-from game_agent.blocks.block import block_key, chain_keys
+from game_agent.blocks.block import block_keys
 from game_agent.clock import Clock
 from game_agent.engine import Completion, Engine, Request, Usage, Waiter
 from game_agent.engine.request import FinishReason, Mode
@@ -121,10 +121,7 @@ class Agent:
             num_tokens = 0 if event is None else len(event)
             prompt = self._prompt(AskOptions(), num_tokens, text)
         digest, store = self._engine.runner.digest, self._engine.store
-        if (mode or self._default_mode) == "full":
-            keys = chain_keys(digest, prompt.blocks)
-        else:
-            keys = [block_key(digest, block) for block in prompt.blocks]
+        keys = block_keys(digest, prompt.blocks, mode or self._default_mode)
         rows = [
             (source, block.tokens, key in store)
             for source, block, key in zip(prompt.sources, prompt.blocks, keys, strict=True)

@@ -49,9 +49,20 @@ def chain_keys(model: bytes, blocks: Iterable[Block]) -> list[bytes]:
     keys = []
     previous = b"f" + model
     for block in blocks:
-        previous = _hash(previous + block.digest)
+        previous = b"f" + _hash(previous + block.digest)
         keys.append(previous)
     return keys
+
+
+def block_keys(model: bytes, blocks: Iterable[Block], mode: str) -> list[bytes]:
+    """The keys of a prompt's blocks in ``block`` or ``full`` mode, in order.
+
+    The first byte tells the mode: ``b"b"`` or ``b"f"``. Such entries are the same for everybody,
+    and for a later process with the same model.
+    """
+    if mode == "full":
+        return chain_keys(model, blocks)
+    return [block_key(model, block) for block in blocks]
 
 
 def _hash(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from game_agent.blocks.block import block_key, chain_keys
+from game_agent.blocks.block import block_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.engine.request import Listener, Request, Usage
@@ -113,11 +113,7 @@ class Sequence:
         room = max_context - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
         if not self.keys:
-            self.keys = (
-                [block_key(model, block) for block in request.blocks]
-                if request.mode == "block"
-                else chain_keys(model, request.blocks)
-            )
+            self.keys = block_keys(model, request.blocks, request.mode)
         # First hold all that is there, so that making room for the rest cannot evict it.
         held = [store.acquire(key) for key in self.keys]
         self.entries = [entry for entry in held if entry is not None]
