@@ -294,9 +294,12 @@ def train(
         typer.Option(help="Time to train; default: the preset's."),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
+    causal_only: Annotated[
+        bool, typer.Option("--causal-only", help="No block mask: a stand-in for stock models.")
+    ] = False,
 ) -> None:
     """Train the bundled model from scratch on scenes that the project makes."""
-    train_bundled(preset, out, minutes=minutes, resume=resume)
+    train_bundled(preset, out, minutes=minutes, resume=resume, causal_only=causal_only)
 
 
 def read_world(path: Path) -> dict[str, object]:

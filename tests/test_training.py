@@ -21,6 +21,7 @@ from game_agent.training import bundled, presets
 from game_agent.training.attention import attend, merge
 from game_agent.training.batches import (
     MAX_POSITIONS,
+    Batch,
     Mix,
     Sample,
     collate,
@@ -323,6 +324,38 @@ def test_another_size_does_not_resume(tiny_preset: presets.Preset, tmp_path: Pat
         bundled.Training(larger, tmp_path, clock=StepClock()).load()
 
 
+def test_a_causal_only_run_makes_no_other_batches(
+    tiny_preset: presets.Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = []
+
+    def noted(rng: random.Random, tokenizer: Tokenizer, mix: Mix) -> tuple[Batch, str]:
+        batch, name = make_batch(rng, tokenizer, mix)
+        names.append((mix.full_share, name))
+        return batch, name
+
+    monkeypatch.setattr(bundled, "make_batch", noted)
+    training = bundled.Training(tiny_preset, tmp_path, clock=StepClock(), causal_only=True)
+    training.run(0.25, lambda _: None)
+    assert {share for share, _ in names} == {1.0}
+    assert {name for _, name in names} <= {"full", "random"}
+    with pytest.raises(InvalidInput, match="trained causally only"):
+        bundled.Training(tiny_preset, tmp_path, clock=StepClock()).load()
+
+
+def test_a_causal_only_run_is_promoted_by_full_mode_alone(
+    tiny_preset: presets.Preset, tmp_path: Path
+) -> None:
+    for causal_only, level in ((True, 1), (False, 0)):
+        training = bundled.Training(
+            tiny_preset, tmp_path, clock=StepClock(), causal_only=causal_only
+        )
+        training.figures["full"] = 0.9
+        for _ in range(62):
+            training._promote(0.0)
+        assert training.level == level
+
+
 def test_training_lowers_the_loss(tiny_preset: presets.Preset, tmp_path: Path) -> None:
     training = bundled.Training(tiny_preset, tmp_path, clock=StepClock())
     batch, _ = make_batch(random.Random(0), plain_copy(training.tokenizer), Mix(batch_tokens=300))
@@ -373,6 +406,12 @@ def test_the_whole_way_to_a_model_card(
     assert "game-agent train-bundled --preset cpu" in card
     bundled.train_bundled("cpu", tmp_path, minutes=0.01, log=lines.append)
     assert any(line.startswith("resumed at") for line in lines)
+    bundled.train_bundled(
+        "cpu", tmp_path, minutes=0.01, resume=False, causal_only=True, log=lines.append
+    )
+    card = (tmp_path / "README.md").read_text("utf-8")
+    assert "plain causal attention only" in card
+    assert "--preset cpu --causal-only --out FOLDER" in card
 
 
 # Evaluation

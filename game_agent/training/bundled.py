@@ -42,11 +42,14 @@ SMOOTHING = 0.96
 class SceneStream(IterableDataset[tuple[Batch, str]]):
     """Batches without end; ``level`` and ``random_share`` may be changed while workers run."""
 
-    def __init__(self, tokenizer: str, batch_tokens: int, seed: int) -> None:
+    def __init__(
+        self, tokenizer: str, batch_tokens: int, seed: int, full_share: float = Mix.full_share
+    ) -> None:
         super().__init__()
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
         self._seed = seed
+        self._full_share = full_share
         self.level = torch.zeros((), dtype=torch.int64).share_memory_()
         self.random_share = torch.zeros(()).share_memory_()
 
@@ -58,16 +61,28 @@ class SceneStream(IterableDataset[tuple[Batch, str]]):
             mix = Mix(
                 level=int(self.level),
                 random_share=float(self.random_share),
+                full_share=self._full_share,
                 batch_tokens=self._batch_tokens,
             )
             yield make_batch(rng, tokenizer, mix)
 
 
 class Training:
-    """A network in training: its optimizer, its place in the curriculum, its running figures."""
+    """A network in training: its optimizer, its place in the curriculum, its running figures.
 
-    def __init__(self, preset: Preset, folder: Path, *, clock: Callable[[], float]) -> None:
+    With ``causal_only`` it never sees a block encoded alone, as stock models have not.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        folder: Path,
+        *,
+        clock: Callable[[], float],
+        causal_only: bool = False,
+    ) -> None:
         self.preset = preset
+        self.causal_only = causal_only
         self.folder = folder
         self._clock = clock
         torch.manual_seed(preset.seed)
@@ -91,6 +106,7 @@ class Training:
             self.tokenizer.to_str(),
             self.preset.batch_tokens,
             self.preset.seed * 1_000_003 + self.num_steps,
+            full_share=1.0 if self.causal_only else Mix.full_share,
         )
         batches = DataLoader(stream, batch_size=None, num_workers=self.preset.num_workers)
         started = self._clock() - self.elapsed_s
@@ -129,9 +145,10 @@ class Training:
         self.figures[name] = SMOOTHING * self.figures[name] + (1 - SMOOTHING) * value
 
     def _promote(self, share: float) -> None:
-        """To the next level when this one is mastered in both modes, or when time demands it."""
+        """To the next level when this one is mastered in every mode, or when time demands it."""
         self._level_since += 1
-        mastered = min(self.figures["block"], self.figures["full"]) > PROMOTE_AT
+        modes = ("full",) if self.causal_only else ("block", "full")
+        mastered = min(self.figures[mode] for mode in modes) > PROMOTE_AT
         due = int((share - PROMOTE_FROM) / PROMOTE_EVERY)
         if self.level < len(LEVELS) - 1 and (
             (mastered and self._level_since > 60) or due > self.level
@@ -151,6 +168,7 @@ class Training:
         """Write the checkpoint, whole or not at all."""
         state = {
             "size": asdict(self.preset.size),
+            "causal_only": self.causal_only,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state(),
             "figures": self.figures,
@@ -169,6 +187,11 @@ class Training:
         if state["size"] != asdict(self.preset.size):
             raise InvalidInput(
                 f"{path} holds a model of other sizes; remove it, or train without resuming"
+            )
+        if state.get("causal_only", False) != self.causal_only:
+            raise InvalidInput(
+                f"{path} was trained {'causally only' if not self.causal_only else 'in both modes'}"
+                "; train in the same way, remove it, or train without resuming"
             )
         self.network.load_state_dict(state["network"])
         self.optimizer.load(state["optimizer"])
@@ -219,6 +242,7 @@ def train_bundled(
     out: Path,
     minutes: float | None = None,
     resume: bool = True,
+    causal_only: bool = False,
     work: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -226,7 +250,8 @@ def train_bundled(
 
     ``out`` gets the Hugging Face folder; ``work`` (by default a folder beside it, named
     ``…-training``) the checkpoints, from which an interrupted run goes on if ``resume``.
-    ``minutes`` of training replace the preset's; measuring takes a few more.
+    ``minutes`` of training replace the preset's; measuring takes a few more. ``causal_only`` leaves
+    the block mask out: a stand-in for stock models, which never saw one.
     Raises :class:`InvalidInput` for a preset that does not exist or whose device is missing.
     """
     if preset not in PRESETS:
@@ -236,7 +261,7 @@ def train_bundled(
         raise InvalidInput("preset 'gpu' needs CUDA, which torch does not find; use 'cpu'")
     folder = work or out.with_name(f"{out.name}-training")
     folder.mkdir(parents=True, exist_ok=True)
-    training = Training(chosen, folder, clock=time.monotonic)
+    training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only)
     if resume and training.load():
         log(f"resumed at {training.elapsed_s:.0f} s")
     training.run(minutes or chosen.minutes, log)
@@ -251,5 +276,6 @@ def train_bundled(
         minutes=training.elapsed_s / 60,
         num_steps=training.num_steps,
         num_tokens=training.num_tokens,
+        causal_only=causal_only,
     )
     (out / "README.md").write_text(card, "utf-8")

@@ -21,8 +21,7 @@ them in words. It is here so that game-agent runs, shows itself and tests itself
 It is no chat model: it knows nothing but what stands in its prompt, in the form below, and it
 answers only the kinds of question in the table.
 
-It is trained for Block-Attention (arXiv 2409.15355): each block is encoded alone, the event attends
-to all of them. Plain causal attention works as well.
+{masks}
 
 ## Prompt
 
@@ -37,9 +36,9 @@ to all of them. Plain causal attention works as well.
 
 From nothing, on made-up scenes only (`game_agent/training/scenes.py`), for {minutes:.0f} minutes of
 wall-clock time: {num_tokens:.1f} million tokens in {num_steps} steps of Muon and AdamW, bfloat16
-matrices, with the block mask and causally. No text from elsewhere was used. To make it anew:
+matrices, {trained}. No text from elsewhere was used. To make it anew:
 
-    game-agent train-bundled --preset {preset} --out FOLDER
+    game-agent train-bundled --preset {preset}{option} --out FOLDER
 
 ## Accuracy
 
@@ -62,6 +61,13 @@ the way" is right). Counting, comparing and arithmetic are beyond it, numbers ab
 and it may mix up names that share words.
 """
 
+BOTH_MASKS = """\
+It is trained for Block-Attention (arXiv 2409.15355): each block is encoded alone, the event attends
+to all of them. Plain causal attention works as well."""
+CAUSAL_ONLY = """\
+It is trained with plain causal attention only, as stock models are, and never saw a block that was
+encoded alone: it is here to be compared with, not to be used in block mode."""
+
 
 def model_card(
     network: Network,
@@ -71,6 +77,7 @@ def model_card(
     minutes: float,
     num_steps: int,
     num_tokens: int,
+    causal_only: bool = False,
 ) -> str:
     """The card's text in Markdown."""
     size = network.size
@@ -80,6 +87,9 @@ def model_card(
         hidden_size=size.hidden_size,
         vocab_size=size.vocab_size,
         max_positions=size.max_positions,
+        masks=CAUSAL_ONLY if causal_only else BOTH_MASKS,
+        trained="causally" if causal_only else "with the block mask and causally",
+        option=" --causal-only" if causal_only else "",
         preset=preset,
         minutes=minutes,
         num_steps=num_steps,
