@@ -5,52 +5,38 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Seq
-from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from game_agent.blocks.block import Block, block_key
 from game_agent.blocks.store import BlockStore
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
+from game_agent.engine import reply
+from game_agent.engine.handle import Handle
+from game_agent.engine.idle import IdleSource, first_blocks
 from game_agent.engine.request import (
     Completion,
     FinishReason,
     Listener,
     Mode,
     Request,
+    check_request,
 )
 from game_agent.engine.scheduler import select
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
-from game_agent.errors import GameAgentError, InvalidInput, Overloaded, TooLarge, Unavailable
+from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
 from game_agent.metrics import EngineMetrics
 from game_agent.model.planner import build_step
 from game_agent.model.runner import ModelRunner
 from game_agent.text.stream import TextStream
 
 log = logging.getLogger(__name__)
-
-
-IdleSource = Callable[[], Iterable[Block]]
-"""Blocks that will be asked for, as things stand now. Called from the engine's thread."""
-
-
-class Handle:
-    """A submitted request, as its owner sees it."""
-
-    def __init__(self, engine: Engine, sequence: Sequence) -> None:
-        self._engine = engine
-        self._sequence = sequence
-
-    def cancel(self, reason: FinishReason = "cancelled") -> None:
-        """End the request at the next step with what it has; too late is no error."""
-        self._engine._end(self._sequence, reason)
 
 
 class Engine:
@@ -96,7 +82,7 @@ class Engine:
         """
         now = self._clock.now_s()
         for request, _ in requests:
-            self._check(request)
+            check_request(request, self.runner.max_context_tokens, self.runner.vocab_size)
         with self._wake:
             if self._closed:
                 raise Unavailable("the engine is closed")
@@ -107,7 +93,7 @@ class Engine:
             self._num_open += len(sequences)
             self._start()
             self._wake.notify()
-        return [Handle(self, sequence) for sequence in sequences]
+        return [Handle(partial(self._end, sequence)) for sequence in sequences]
 
     def logits(self, blocks: Seq[Seq[int]], event: Seq[int], mode: Mode = "block") -> Tensor:
         """Next-token logits [len(event), vocab] float32 of every event token, on the CPU.
@@ -145,24 +131,6 @@ class Engine:
             self._wake.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
-
-    def _check(self, request: Request) -> None:
-        context = sum(len(block) for block in request.blocks) + len(request.event)
-        room = self.runner.max_context_tokens
-        if context > room:
-            raise TooLarge(
-                f"the prompt has {context} tokens, the model's context holds {room}", where="event"
-            )
-        event = request.event
-        lowest = int(event.min(initial=0))
-        highest = max((b.highest for b in request.blocks), default=0)
-        highest = max(highest, int(event.max(initial=0)))
-        if lowest < 0 or highest >= self.runner.vocab_size:
-            wrong = lowest if lowest < 0 else highest
-            raise InvalidInput(
-                f"token id {wrong} is outside the vocabulary of {self.runner.vocab_size}",
-                where="event",
-            )
 
     def _sequence(self, request: Request, listener: Listener, now_s: float) -> Sequence:
         self._arrivals += 1
@@ -247,17 +215,15 @@ class Engine:
             wanted, self._may_have_idle_work = self._may_have_idle_work, False
         if not wanted or self._idle_source is None:
             return
-        blocks: list[Block] = []
-        num_tokens = 0
-        for block in self._idle_source():
-            if block_key(self.runner.digest, block) in self.store:
-                continue
-            if blocks and num_tokens + len(block) > self.settings.idle_tokens:
-                with self._wake:
-                    self._may_have_idle_work = True  # the rest, in the next idle step
-                break
-            blocks.append(block)
-            num_tokens += len(block)
+        missing = (
+            block
+            for block in self._idle_source()
+            if block_key(self.runner.digest, block) not in self.store
+        )
+        blocks, has_more = first_blocks(missing, self.settings.idle_tokens)
+        if has_more:
+            with self._wake:
+                self._may_have_idle_work = True  # the rest, in the next idle step
         if blocks:
             request = Request(tuple(blocks), np.empty(0, np.int32), max_tokens=0, priority=-1)
             with self._wake:
@@ -327,46 +293,20 @@ class Engine:
             return
         if sequence.first_token_s is None:
             sequence.first_token_s = self._clock.now_s()
-        if token in self.runner.stop_token_ids:
-            self._finish(sequence, "stop")
-            return
-        sequence.tokens.append(token)
-        self._emit(sequence, sequence.stream.push(token))
-        if sequence.stream.stopped:
-            self._finish(sequence, "stop")
-        elif sequence.num_generated >= sequence.max_tokens:
-            self._finish(sequence, "length")
-
-    def _emit(self, sequence: Sequence, text: str) -> None:
-        if text:
-            sequence.text.append(text)
-            self._tell(sequence.listener.on_text, len(sequence.text) - 1, text)
+        reason = reply.push(sequence, token, self.runner.stop_token_ids)
+        if reason is not None:
+            self._finish(sequence, reason)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._remove(sequence)
-        self._emit(sequence, sequence.stream.finish())
-        now = self._clock.now_s()
-        begun = sequence.submitted_s
-        usage = replace(
-            sequence.usage,
-            generated_tokens=sequence.num_generated,
-            queue_ms=1e3 * ((sequence.admitted_s or now) - begun),
-            ttft_ms=1e3 * ((sequence.first_token_s or now) - begun),
-            total_ms=1e3 * (now - begun),
-        )
-        completion = Completion(
-            text="".join(sequence.text),
-            finish_reason=reason,
-            usage=usage,
-            tokens=tuple(sequence.tokens[len(sequence.request.event) :]),
-            logits=torch.cat(sequence.scores) if sequence.scores else None,
-        )
-        self.metrics.count_request(completion.finish_reason, usage)
-        self._tell(sequence.listener.on_done, completion)
+        reply.flush(sequence)
+        completion = reply.completion(sequence, reason, self._clock.now_s())
+        self.metrics.count_request(completion.finish_reason, completion.usage)
+        reply.tell(sequence.listener.on_done, completion)
 
     def _fail(self, sequence: Sequence, error: GameAgentError) -> None:
         self._remove(sequence)
-        self._tell(sequence.listener.on_error, error)
+        reply.tell(sequence.listener.on_error, error)
 
     def _remove(self, sequence: Sequence) -> None:
         sequence.release(self.store)
@@ -376,10 +316,3 @@ class Engine:
             self._waiting.remove(sequence)
         with self._wake:
             self._num_open -= 1
-
-    def _tell(self, call: object, *args: object) -> None:
-        """A listener's mistake must not end the other requests."""
-        try:
-            call(*args)  # type: ignore[operator]
-        except Exception:
-            log.exception("a listener failed")

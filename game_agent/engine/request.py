@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from game_agent.blocks.block import Block
-from game_agent.errors import GameAgentError, InvalidInput
+from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
 Mode = Literal["block", "full"]
 MODES: tuple[Mode, ...] = ("block", "full")
@@ -111,3 +111,22 @@ class Listener(Protocol):
     def on_done(self, completion: Completion) -> None: ...
 
     def on_error(self, error: GameAgentError) -> None: ...
+
+
+def check_request(request: Request, max_context_tokens: int, vocab_size: int) -> None:
+    """Whether a model can take it. Raises :class:`TooLarge` or :class:`InvalidInput`."""
+    event = request.event
+    context = sum(len(block) for block in request.blocks) + len(event)
+    if context > max_context_tokens:
+        raise TooLarge(
+            f"the prompt has {context} tokens, the model's context holds {max_context_tokens}",
+            where="event",
+        )
+    lowest = int(event.min(initial=0))
+    highest = max((b.highest for b in request.blocks), default=0)
+    highest = max(highest, int(event.max(initial=0)))
+    if lowest < 0 or highest >= vocab_size:
+        wrong = lowest if lowest < 0 else highest
+        raise InvalidInput(
+            f"token id {wrong} is outside the vocabulary of {vocab_size}", where="event"
+        )
