@@ -30,6 +30,7 @@ prove: $(READY)
 	$(BIN)/python bench/ttft.py --out docs/results/ttft.md
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
+	$(BIN)/python bench/flops.py --out docs/results/flops.md
 	$(BIN)/python bench/soak.py --out docs/results/soak
 
 bench: $(READY)

@@ -57,7 +57,7 @@ class Bookkeeping:
     def _admitted(self) -> Sequence:
         runner = self._engine.runner
         sequence = Sequence(self._request, Waiter(), 0, 0.0, TextStream(runner.tokenizer))
-        sequence.admit(self._engine.store, runner.digest, runner.max_context_tokens, 0.0)
+        sequence.admit(self._engine.store, runner, 0.0)
         return sequence
 
     def admission(self) -> None:

@@ -26,6 +26,10 @@ class RequestUsage(Protocol):
     @property
     def blocks_encoded(self) -> int: ...
     @property
+    def flops(self) -> int: ...
+    @property
+    def full_flops(self) -> int: ...
+    @property
     def queue_ms(self) -> float: ...
     @property
     def ttft_ms(self) -> float: ...
@@ -33,7 +37,10 @@ class RequestUsage(Protocol):
     def total_ms(self) -> float: ...
 
 
-_SUMMED = ("cached_tokens", "encoded_tokens", "prefill_tokens", "generated_tokens")
+_SUMMED = (
+    *("cached_tokens", "encoded_tokens", "prefill_tokens", "generated_tokens"),
+    *("flops", "full_flops"),
+)
 _BLOCKS = {"blocks_asked": "blocks", "blocks_encoded": "blocks_encoded"}
 # Quantiles are of the latest requests, so that they show the present.
 _WINDOW = 1024

@@ -33,6 +33,8 @@ class SomeUsage:
     generated_tokens: int = 5
     blocks: int = 4
     blocks_encoded: int = 1
+    flops: int = 700
+    full_flops: int = 1000
     queue_ms: float = 2.0
     ttft_ms: float = 20.0
     total_ms: float = 60.0

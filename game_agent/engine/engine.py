@@ -232,15 +232,12 @@ class Engine:
 
     def _admit(self) -> None:
         """Move waiting requests to running, in order, while there is room."""
-        runner = self.runner
         queue = sorted(self._waiting, key=lambda s: (-s.request.priority, s.arrival))
         for sequence in queue:
             if len(self._running) >= self.settings.max_running:
                 return
             try:
-                sequence.admit(
-                    self.store, runner.digest, runner.max_context_tokens, self._clock.now_s()
-                )
+                sequence.admit(self.store, self.runner, self._clock.now_s())
             except MemoryError as error:
                 if self._running:
                     return  # those will give back theirs

@@ -74,6 +74,9 @@ class Usage:
     Tokens of blocks that were in the store (or on their way, for another request) are *cached*;
     of blocks encoded for this request *encoded*; of the event *prefill*. ``ttft_ms`` (time to first
     token) and ``total_ms`` count from submission, ``queue_ms`` until the request was taken up.
+
+    ``flops`` are the operations up to the first token (see ``model/flops.py``), ``full_flops``
+    those that a prefill of the whole prompt would have taken (0 for a request without an event).
     """
 
     context_tokens: int = 0
@@ -83,6 +86,8 @@ class Usage:
     generated_tokens: int = 0
     blocks: int = 0
     blocks_encoded: int = 0
+    flops: int = 0
+    full_flops: int = 0
     queue_ms: float = 0.0
     ttft_ms: float = 0.0
     total_ms: float = 0.0

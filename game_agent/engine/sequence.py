@@ -13,6 +13,7 @@ from game_agent.blocks.block import block_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.engine.request import Listener, Request, Usage
+from game_agent.model.flops import Flops
 from game_agent.model.planner import (
     Ints,
     Run,
@@ -22,6 +23,7 @@ from game_agent.model.planner import (
     page_slots,
 )
 from game_agent.model.rope import Rope
+from game_agent.model.runner import ModelRunner
 from game_agent.text.stream import TextStream
 from game_agent_kernels import Segments
 
@@ -103,17 +105,17 @@ class Sequence:
         """Pages that the own frame needs to its end."""
         return pages_for(len(self.request.event) + self.max_tokens)
 
-    def admit(self, store: BlockStore, model: bytes, max_context: int, now_s: float) -> None:
+    def admit(self, store: BlockStore, runner: ModelRunner, now_s: float) -> None:
         """Hold every block's entry, reserving the missing ones, and pages for the own frame.
 
         Raises ``MemoryError``, holding nothing, when there is no room.
         """
         request = self.request
         # The last token of a reply is drawn but never computed, so it needs no position.
-        room = max_context - self.num_block_tokens - len(request.event) + 1
+        room = runner.max_context_tokens - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
         if not self.keys:
-            self.keys = block_keys(model, request.blocks, request.mode)
+            self.keys = block_keys(runner.digest, request.blocks, request.mode)
         # First hold all that is there, so that making room for the rest cannot evict it.
         held = [store.acquire(key) for key in self.keys]
         self.entries = [entry for entry in held if entry is not None]
@@ -127,7 +129,7 @@ class Sequence:
             raise
         self.entries = [entry for entry in held if entry is not None]
         self.admitted_s = now_s
-        self.usage = self._counted()
+        self.usage = self._counted(runner.flops)
 
     def _acquire_or_reserve(self, store: BlockStore, index: int, num_tokens: int) -> Entry:
         """The entry of a block that was missing: a twin earlier in this prompt may have made it."""
@@ -146,10 +148,15 @@ class Sequence:
         self.entries, self.pages = [], np.empty(0, np.int32)
         self.encoded.clear()
 
-    def _counted(self) -> Usage:
+    def _counted(self, flops: Flops) -> Usage:
         lengths = np.diff(self.origins)
         encoded = int(sum(lengths[i] for i in self.encoded))
         event = len(self.request.event)
+        num_logits = event if self.request.score else min(event, 1)
+        before = self.origins.tolist() if self.request.mode == "full" else [0] * len(self.origins)
+        done = sum(flops.forward(int(lengths[i]), before[i]) for i in self.encoded)
+        done += flops.forward(event, self.num_block_tokens, num_logits)
+        full = flops.forward(self.num_block_tokens + event, 0, num_logits) if event else 0
         return Usage(
             context_tokens=self.num_block_tokens + event,
             cached_tokens=self.num_block_tokens - encoded,
@@ -157,6 +164,8 @@ class Sequence:
             prefill_tokens=event,
             blocks=len(lengths),
             blocks_encoded=len(self.encoded),
+            flops=done,
+            full_flops=full,
         )
 
     def runs(self, chunks: Seq[Chunk], taken: dict[int, int], rope: Rope) -> list[Run]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from game_agent.blocks.pool import PagePool, pages_for, touch_first_pages
 from game_agent.errors import InvalidInput, ModelError
 from game_agent.model.decoder import Decoder
+from game_agent.model.flops import Flops
 from game_agent.model.graphs import DecoderGraphs, Progress, capture_on_cuda
 from game_agent.model.planner import Step
 from game_agent.model.rope import Rope
@@ -44,6 +45,7 @@ class ModelRunner:
     ) -> None:
         self.name = name
         self.spec = spec
+        self.flops = Flops.of(spec)
         self.decoder = decoder
         self.pool = pool
         self.encoder = encoder

@@ -30,6 +30,8 @@ _COUNTERS = {
     "block_cache_queries": ("blocks_asked", "Blocks that prompts asked for."),
     "blocks_encoded": ("blocks_encoded", "Blocks that had to be encoded."),
     "blocks_evicted": ("blocks_evicted", "Blocks evicted to make room."),
+    "prompt_flops": ("flops", "Operations done up to first tokens."),
+    "full_prompt_flops": ("full_flops", "Operations that full prefills would have taken."),
     "engine_steps": ("steps", "Forward passes."),
     "engine_step_tokens": ("step_tokens", "Tokens computed in forward passes."),
 }
