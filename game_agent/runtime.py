@@ -176,7 +176,8 @@ class Runtime:
 
         profile:       text or fields; or ``card``, a Character Card, which brings its own name and
                        lorebook
-        sees:          JSON Pointers to the parts of the world that it knows; ``""`` is everything
+        sees:          JSON Pointers to the parts of the world that it knows, in which ``*`` is any
+                       one key or index and ``**`` any number of them; ``""`` is everything
         memory_tokens: most tokens of remembered turns in a prompt; None: as many as fit
 
         Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees).

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from game_agent.agents.cuts import JOIN_CHARS, MIN_CHARS, cut_run, cut_texts, rank
-from game_agent.agents.patch import Json, Path, join_pointer, parse_pointer
+from game_agent.agents.patch import Json, join_pointer
 from game_agent.agents.rendering import (
     NAME_FIELDS,
     Item,
@@ -26,10 +26,9 @@ from game_agent.agents.rendering import (
     render,
 )
 from game_agent.agents.rules import Do, Rule, RuleTails, below, rule_here
+from game_agent.agents.sight import Borders, Sight, Tails, border_tails
 
 MAX_CHARS = 600  # no part is longer, unless its header alone nearly is
-
-Tails = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -63,15 +62,15 @@ def partition(
 ) -> Partition:
     """Cuts ``state``, which must pass ``check_json`` and must not be changed afterwards.
 
-    ``borders`` are JSON Pointers: what lies below one shares no part with what does not. A border
-    that names nothing has no effect. ``rules`` change how values are cut; a value that has a
+    ``borders`` are paths as in ``sees``: what lies below one shares no part with what does not. A
+    border that names nothing has no effect. ``rules`` change how values are cut; a value that has a
     template is one part, borders inside it or not. ``previous`` only saves work: subtrees that are
     the same objects as in the state it was cut from are not rendered again. Raises InvalidInput if
-    a border is no JSON Pointer.
+    a border is no such path.
     """
     if not state:
         return Partition()
-    tails = frozenset(parse_pointer(border) for border in borders) - {()}
+    tails = border_tails(borders)
     cutter = _Cutter()
     rule_tails = tuple((rule.tokens, rule) for rule in rules)
     place = _Place(tails, rules=rule_tails, is_joined=_does(rule_here(rule_tails), "join"))
@@ -80,15 +79,9 @@ def partition(
 
 
 def visible(parts: Iterable[Part], sees: Collection[str]) -> tuple[Part, ...]:
-    """The parts of which all lies at or below one of the pointers ``sees``, each once, in order."""
-    seen = frozenset(sees)
-    return tuple(part for part in parts if all(_is_below(path, seen) for path in part.paths))
-
-
-def _is_below(path: str, pointers: frozenset[str]) -> bool:
-    while path and path not in pointers:
-        path = path.rpartition("/")[0]
-    return path in pointers
+    """The parts of which all lies at or below one of the paths ``sees``, each once, in order."""
+    sight = Sight(sees)
+    return tuple(part for part in parts if all(map(sight.covers, part.paths)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +190,7 @@ class _Cutter:
         return _unless_tiny(node)
 
     def children(self, value: Json, place: _Place, old: _Node | None, pointer: str) -> list[_Node]:
-        borders: dict[str, set[tuple[str, ...]]] = {}
-        for tail in filter(None, place.borders):
-            borders.setdefault(tail[0], set()).add(tail[1:])
+        borders = Borders(place.borders)
         hidden = _hidden_names(value, place, borders)
         old_nodes = old.children if old is not None else {}
         by_identity = {id(node.value): node for node in old_nodes.values()}
@@ -214,7 +205,7 @@ class _Cutter:
             if former is None or former.value is not child:
                 former = by_identity.get(id(child), former)
             child_place = _Place(
-                frozenset(borders.get(token, ())),
+                borders.below(token),
                 place.words,
                 label,
                 name_field,
@@ -231,25 +222,29 @@ def _does(rule: Rule | None, do: Do) -> bool:
     return rule is not None and rule.do == do
 
 
-def _hidden_names(
-    value: Json, place: _Place, borders: Mapping[str, Collection[Path]]
-) -> dict[str, set[str]]:
+def _hidden_names(value: Json, place: _Place, borders: Borders) -> dict[str, set[str]]:
     """By token, the fields that may not name a member: not all who see it may see them."""
-    hidden = {
-        token: {tail[0] for tail in tails if len(tail) == 1} for token, tails in borders.items()
-    }
-    if place.rules and isinstance(value, list | tuple):
-        for token in map(str, range(len(value))):
-            rules = below(place.rules, token)
-            omitted = {f for f in NAME_FIELDS if _does(rule_here(below(rules, f)), "omit")}
-            hidden[token] = hidden.get(token, set()) | omitted
+    hidden: dict[str, set[str]] = {}
+    if not isinstance(value, list | tuple) or not (place.borders or place.rules):
+        return hidden
+    for token in map(str, range(len(value))):
+        tails, rules = borders.below(token), below(place.rules, token)
+        if not (tails or rules):
+            continue
+        inner = Borders(tails)
+        hidden[token] = {
+            name
+            for name in NAME_FIELDS
+            if () in inner.below(name) or _does(rule_here(below(rules, name)), "omit")
+        }
     return hidden
 
 
 def _is_one_text(value: Json, place: _Place) -> bool:
     if isinstance(value, list | tuple) and (place.borders or place.rules):
         tokens = [str(index) for index in range(len(value))]
-        has_inner_border = any((token,) in place.borders for token in tokens)
+        borders = Borders(place.borders)
+        has_inner_border = any(() in borders.below(token) for token in tokens)
         has_inner_rule = any(rule_here(below(place.rules, token)) for token in tokens)
         return is_leaf(value) and not has_inner_border and not has_inner_rule
     return is_leaf(value, place.name_field)

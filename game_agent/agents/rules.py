@@ -143,16 +143,17 @@ def below(rules: RuleTails, token: str) -> RuleTails:
     """The rules as seen from the member ``token``; those that cannot match there are left out."""
     if not rules:
         return rules
-    tails = ((after, rule) for tail, rule in rules for after in _after(tail, token))
+    tails = ((after, rule) for tail, rule in rules for after in tails_after(tail, token))
     return tuple(dict.fromkeys(tails))
 
 
-def _after(tail: Path, token: str) -> Sequence[Path]:
+def tails_after(tail: Path, token: str) -> Sequence[Path]:
+    """What is left of a path, of which ``tail`` was, after the step ``token``; () has arrived."""
     if not tail:
         return ()
     head, rest = tail[0], tail[1:]
     if head == ANY_DEPTH:
-        return (tail, *_after(rest, token))
+        return (tail, *tails_after(rest, token))
     return (rest,) if head in (ANY, token) else ()
 
 

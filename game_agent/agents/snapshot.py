@@ -17,9 +17,10 @@ from game_agent.agents.agent import Agent
 from game_agent.agents.cards import Card
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
-from game_agent.agents.patch import Json, check_json, parse_pointer
+from game_agent.agents.patch import Json, check_json
 from game_agent.agents.persona import Persona
 from game_agent.agents.rules import Rule, parse_rules
+from game_agent.agents.sight import parse_sight
 from game_agent.agents.world import World
 from game_agent.errors import InvalidInput
 
@@ -154,8 +155,8 @@ def read_snapshot(data: bytes) -> Snapshot:
 def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
     with _under(where):
         _check_name(fields.name, "/name")
-        for index, pointer in enumerate(fields.sees):
-            parse_pointer(pointer, f"/sees/{index}")
+        for index, path in enumerate(fields.sees):
+            parse_sight(path, f"/sees/{index}")
         if fields.memory_tokens is not None and fields.memory_tokens < 0:
             raise InvalidInput("it must not be negative", where="/memory_tokens")
         with _under("/card"):

@@ -13,8 +13,9 @@ from typing import Any
 
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.partition import Part, Partition, partition, visible
-from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch, parse_pointer
+from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch
 from game_agent.agents.rules import Rule
+from game_agent.agents.sight import parse_sight
 from game_agent.errors import Conflict, InvalidInput
 
 
@@ -122,31 +123,31 @@ class World:
             return self._change(state, self.seq + 1, digest, self.partition)
 
     def add_borders(self, sees: Collection[str]) -> None:
-        """Has parts begin and end where the pointers ``sees`` do. Raises InvalidInput.
+        """Has parts begin and end where the paths ``sees`` do. Raises InvalidInput.
 
         Counted: each call is to be taken back by one ``remove_borders``.
         """
         if isinstance(sees, str):
-            raise InvalidInput("sees is a list of JSON Pointers, not one", where="sees")
-        for index, pointer in enumerate(sees):
-            parse_pointer(pointer, f"sees/{index}")
+            raise InvalidInput("sees is a list of paths, not one", where="sees")
+        for index, path in enumerate(sees):
+            parse_sight(path, f"sees/{index}")
         with self._lock:
             self._borders.update(sees)
             self._is_cut = False
 
     def remove_borders(self, sees: Collection[str]) -> None:
-        """Takes back one ``add_borders`` of the same pointers."""
+        """Takes back one ``add_borders`` of the same paths."""
         with self._lock:
             self._borders = +(self._borders - Counter(sees))
             self._is_cut = False
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """All pointers that somebody sees: those of ``add_borders``."""
+        """All paths that somebody sees: those of ``add_borders``."""
         return tuple(self._borders)
 
     def parts(self, sees: Collection[str]) -> tuple[Part, ...]:
-        """What somebody who sees the pointers ``sees`` is shown of the world, in order."""
+        """What somebody who sees the paths ``sees`` is shown of the world, in order."""
         return visible(self.partition.parts, sees)
 
     def _change(
