@@ -70,6 +70,7 @@ def load_runtime(
     weights: str | None = None,
     kv_dtype: str | None = None,
     eager: bool = False,
+    idle_tokens: int = EngineSettings.idle_tokens,
 ) -> Runtime:
     """A runtime from command line options."""
     if memory <= 0:
@@ -80,7 +81,7 @@ def load_runtime(
     default_mode: Mode = "full" if mode == "full" else "block"
     if mode not in Runtime.modes:
         raise InvalidInput(f"--mode must be one of {', '.join(Runtime.modes)}, not {mode}")
-    settings = EngineSettings(kv_memory_bytes=int(memory * 2**30))
+    settings = EngineSettings(kv_memory_bytes=int(memory * 2**30), idle_tokens=idle_tokens)
     return Runtime.load(
         model,
         device=device,
@@ -109,6 +110,9 @@ def serve(
     eager: Annotated[
         bool, typer.Option(help="Encode what changes in a world while nobody waits.")
     ] = False,
+    idle_tokens: Annotated[
+        int, typer.Option(help="Most tokens in one step of what nobody waits for.")
+    ] = EngineSettings.idle_tokens,
     state_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -143,6 +147,7 @@ def serve(
         weights=weights,
         kv_dtype=kv_dtype,
         eager=eager,
+        idle_tokens=idle_tokens,
     ) as runtime:
         run_server(runtime, settings)
 

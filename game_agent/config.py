@@ -15,15 +15,15 @@ class EngineSettings:
 
     kv_memory_bytes: room for cached keys and values
     step_tokens:     most new tokens in one forward pass; bounds how long a step can delay others
-    idle_tokens:     most tokens of one step that nobody waits for (blocks made ready in idle time):
-                     how long a question that comes right then can be held up
+    idle_tokens:     most tokens of one step that nobody waits for (blocks made ready ahead): how
+                     long a question that comes right then can be held up
     max_running:     most requests that are computed together
     max_waiting:     most requests that wait before new ones are refused as overloaded
     """
 
     kv_memory_bytes: int = GIB
     step_tokens: int = 2048
-    idle_tokens: int = 256
+    idle_tokens: int = 64
     max_running: int = 64
     max_waiting: int = 1024
 

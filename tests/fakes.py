@@ -133,6 +133,7 @@ class FakeAgent:
     def __init__(self, name: str, runtime: FakeRuntime) -> None:
         self.name = name
         self.speakers: list[str] = []
+        self.peers: list[str] = []
         self.num_warmed = 0
         self.persona = Persona(name, "")
         self.world_name = ""
@@ -167,11 +168,12 @@ class FakeAgent:
         self.num_warmed += 1
 
     def ask(
-        self, text: str, options: AskOptions, *, speaker: str, listener: AskListener
+        self, text: str, options: AskOptions, *, speaker: str, peer: str, listener: AskListener
     ) -> FakeAsk:
         if text == "crash":
             raise RuntimeError("as the test wanted")
         self.speakers.append(speaker)
+        self.peers.append(peer)
         ask = FakeAsk(self, text, options, listener)
         with self._runtime.lock:
             self._runtime.asks.append(ask)

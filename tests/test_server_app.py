@@ -11,6 +11,7 @@ from fakes import Desk, an_ask, brief
 from game_agent.errors import InvalidInput, Overloaded
 from game_agent.protocol.limits import Limits
 from game_agent.protocol.messages import REQUESTS
+from game_agent.server.session import Peer
 
 
 @pytest.fixture
@@ -126,6 +127,7 @@ def test_an_ask_is_answered_when_it_is_done(desk: Desk) -> None:
     assert (done["finish_reason"], done["seq"]) == ("stop", 0)
     assert done["usage"]["context_tokens"] == 3
     assert desk.runtime.agents["ann"].speakers == ["Eve"]
+    assert desk.runtime.agents["ann"].peers == [desk.sessions.of_peer(Peer(b"p")).token]
 
 
 def test_a_streamed_ask(desk: Desk) -> None:

@@ -167,14 +167,17 @@ class Agent:
         options: AskOptions | None = None,
         *,
         speaker: str = "Player",
+        peer: str = "",
         listener: AskListener,
     ) -> Ask:
         """Put a question; ``listener`` hears the answer. Never waits.
 
+        peer: on whose behalf; the engine gives peers equal shares of its time
+
         Raises :class:`TooLarge` or :class:`Overloaded` at once where that is known at once; an
         error met later goes to the listener.
         """
-        ask = Ask(self, speaker, text, options or AskOptions(), listener)
+        ask = Ask(self, speaker, text, options or AskOptions(), listener, peer)
         if ask.options.deadline_ms is not None:
             ask.deadline_s = self._clock.now_s() + ask.options.deadline_ms / 1e3
         with self._lock:
@@ -218,6 +221,7 @@ class Agent:
                 stop=options.stop,
                 priority=options.priority,
                 deadline_s=ask.deadline_s,
+                peer=ask.peer,
             )
             ask.handle = self._engine.submit(request, ask)
         except GameAgentError:

@@ -88,13 +88,20 @@ class Ask:
     """One question to an agent, waiting, running or done. It is the engine's listener."""
 
     def __init__(
-        self, owner: AskOwner, speaker: str, text: str, options: AskOptions, listener: AskListener
+        self,
+        owner: AskOwner,
+        speaker: str,
+        text: str,
+        options: AskOptions,
+        listener: AskListener,
+        peer: str = "",
     ) -> None:
         self._owner = owner
         self.speaker = speaker
         self.text = text
         self.options = options
         self.listener = listener
+        self.peer = peer
         self.handle: Handle | None = None
         self.deadline_s: float | None = None
         self.seq = 0

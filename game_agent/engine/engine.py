@@ -27,7 +27,7 @@ from game_agent.engine.request import (
     Request,
     check_request,
 )
-from game_agent.engine.scheduler import select
+from game_agent.engine.scheduler import admission_order, select
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
 from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
@@ -178,7 +178,7 @@ class Engine:
         if not self._num_held:
             self._take_idle_work()
         self._admit()
-        chunks = select(self._running, self.settings.step_tokens)
+        chunks = select(self._running, self.settings.step_tokens, self.settings.idle_tokens)
         if not chunks:
             return
         try:
@@ -231,11 +231,16 @@ class Engine:
             self._waiting.append(self._sequence(request, Waiter(), self._clock.now_s()))
 
     def _admit(self) -> None:
-        """Move waiting requests to running, in order, while there is room."""
-        queue = sorted(self._waiting, key=lambda s: (-s.request.priority, s.arrival))
-        for sequence in queue:
+        """Move waiting requests to running, in order, while there is room.
+
+        Of those that nobody waits for one runs at a time: they leave room for questions.
+        """
+        for sequence in admission_order(self._waiting, self._running):
             if len(self._running) >= self.settings.max_running:
                 return
+            is_background = sequence.request.is_background
+            if is_background and any(s.request.is_background for s in self._running):
+                continue
             try:
                 sequence.admit(self.store, self.runner, self._clock.now_s())
             except MemoryError as error:
@@ -245,6 +250,8 @@ class Engine:
                 continue
             self._waiting.remove(sequence)
             self._running.append(sequence)
+            for other in self._waiting:
+                other.num_overtaken += other.arrival < sequence.arrival
             if not sequence.num_pending and not sequence.unfilled():
                 self._finish(sequence, "stop")
 

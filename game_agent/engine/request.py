@@ -42,6 +42,7 @@ class Request:
     stop:       texts that end the reply and are not part of it
     score:      the result is the event's logits instead of a reply
     deadline_s: on the engine's clock; the request ends then with what it has
+    peer:       who asks; peers get equal shares of a step
     """
 
     blocks: tuple[Block, ...]
@@ -53,6 +54,12 @@ class Request:
     priority: int = 0
     deadline_s: float | None = None
     score: bool = False
+    peer: str = ""
+
+    @property
+    def is_background(self) -> bool:
+        """Whether nobody waits for it: its blocks are made ready, nothing is answered."""
+        return not len(self.event)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

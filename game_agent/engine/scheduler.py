@@ -1,41 +1,149 @@
-"""What the next step computes. Pure: sequences in, chunks out; no torch, no clock, no sockets."""
+"""What the next step computes, and who is taken up next.
+
+Pure: sequences in, chunks out; no torch, no clock, no sockets, no state of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from game_agent.engine.sequence import Chunk, Sequence
 
+OLDEST_SHARE = 8
+"""One in so many tokens of a step is the oldest prompt's, whatever comes with higher priority."""
+MAX_OVERTAKEN = 64
+"""A waiting request that so many younger ones have overtaken is the next to be taken up."""
 
-def select(sequences: Iterable[Sequence], step_tokens: int) -> list[Chunk]:
+
+def admission_order(waiting: Iterable[Sequence], running: Iterable[Sequence]) -> list[Sequence]:
+    """Who is taken up first, while there is room.
+
+    Questions come before blocks that nobody waits for, higher priorities before lower; among equals
+    peers take turns, counting what each has running. Nobody is overtaken for ever.
+    """
+    num_held = Counter(sequence.request.peer for sequence in running)
+    turns = {}
+    for sequence in sorted(waiting, key=_by_priority):
+        turns[sequence] = num_held[sequence.request.peer]
+        num_held[sequence.request.peer] += 1
+
+    def order(sequence: Sequence) -> tuple[bool, bool, int, int, int]:
+        request = sequence.request
+        is_passed_over = sequence.num_overtaken >= MAX_OVERTAKEN
+        turn = 0 if is_passed_over else turns[sequence]
+        priority = 0 if is_passed_over else request.priority
+        is_late = request.is_background and not is_passed_over
+        return (not is_passed_over, is_late, -priority, turn, sequence.arrival)
+
+    return sorted(turns, key=order)
+
+
+def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) -> list[Chunk]:
     """Fill one step of at most ``step_tokens`` new tokens.
 
     Replies under way come first, one token each, so that no long prefill stalls them; then prompts
-    by priority and age. A block that several need is computed once, for the first of them. An
-    event comes only when all its blocks are complete, in this step at the latest.
+    by priority, an equal share of the step for each peer. Blocks that nobody waits for get what is
+    left, ``idle_tokens`` at most, so that a question which comes meanwhile is not held up. A part
+    of each step is the oldest prompt's, so that every one is computed in the end.
+
+    A block that several need is computed once. An event comes only when all its blocks are
+    complete, in this step at the latest.
     """
-    budget = step_tokens
-    taken: dict[int, int] = {}
-    chunks: list[Chunk] = []
-    for sequence in sorted(sequences, key=_order):
-        ready = True
+    replies, questions, background = _by_kind(sequences)
+    step = _Step(step_tokens)
+    for sequence in replies:
+        step.add(sequence, step.left)
+    prompts = [*questions, *background]
+    if len(prompts) > 1:
+        oldest = min(prompts, key=lambda sequence: sequence.arrival)
+        limit = idle_tokens if oldest.request.is_background else step_tokens
+        taken = step.add(oldest, min(limit, max(1, step.left // OLDEST_SHARE)))
+        idle_tokens -= taken if oldest.request.is_background else 0
+    for level in _levels(questions):
+        step.share(level)
+    for sequence in background:
+        idle_tokens -= step.add(sequence, idle_tokens)
+    return step.chunks()
+
+
+class _Step:
+    """A step that is being filled; ``left`` tokens are still free."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.left = num_tokens
+        self._taken: Counter[int] = Counter()
+        self._counts: dict[Sequence, dict[int | None, int]] = {}
+
+    def add(self, sequence: Sequence, limit: int) -> int:
+        """Take at most ``limit`` tokens of what a sequence needs next; return how many."""
+        room = limit = min(limit, self.left)
+        counts = self._counts.setdefault(sequence, {})
+        is_ready = True
         for index in sequence.unfilled():
             entry = sequence.entries[index]
-            left = entry.num_tokens - entry.num_filled - taken.get(id(entry), 0)
-            count = min(left, budget)
-            if count:
-                chunks.append(Chunk(sequence, index, count))
-                taken[id(entry)] = taken.get(id(entry), 0) + count
-                budget -= count
-            if count < left:
-                ready = False
+            missing = entry.num_tokens - entry.num_filled - self._taken[id(entry)]
+            count = min(missing, room)
+            self._taken[id(entry)] += count
+            counts[index] = counts.get(index, 0) + count
+            room -= count
+            if count < missing:
+                is_ready = False
                 break
-        count = min(sequence.num_pending, budget)
-        if ready and count:
-            chunks.append(Chunk(sequence, None, count))
-            budget -= count
-    return chunks
+        if is_ready:
+            own = counts.get(None, 0)
+            counts[None] = own + min(sequence.num_pending - own, room)
+            room -= counts[None] - own
+        self.left -= limit - room
+        return limit - room
+
+    def share(self, sequences: list[Sequence]) -> None:
+        """Split what is left equally between the peers; what one does not need is the others'."""
+        lines: dict[str, list[Sequence]] = {}
+        for sequence in sequences:
+            lines.setdefault(sequence.request.peer, []).append(sequence)
+        while lines and self.left:
+            share = max(1, self.left // len(lines))
+            lines = {peer: line for peer, line in lines.items() if self._fill(line, share)}
+
+    def _fill(self, line: list[Sequence], share: int) -> bool:
+        """Spend a peer's share on its sequences in order. False: it needed less."""
+        for sequence in line:
+            share -= self.add(sequence, share)
+        return not share
+
+    def chunks(self) -> list[Chunk]:
+        """What was taken, each sequence's together and in order."""
+        return [
+            Chunk(sequence, block, count)
+            for sequence, counts in self._counts.items()
+            for block, count in counts.items()
+            if count
+        ]
 
 
-def _order(sequence: Sequence) -> tuple[bool, int, int]:
-    return (not sequence.decoding, -sequence.request.priority, sequence.arrival)
+def _by_kind(sequences: Iterable[Sequence]) -> tuple[list[Sequence], ...]:
+    """Replies under way, questions that wait for their first token, background; each in order."""
+    replies: list[Sequence] = []
+    questions: list[Sequence] = []
+    background: list[Sequence] = []
+    for sequence in sorted(sequences, key=_by_priority):
+        if sequence.decoding:
+            replies.append(sequence)
+        elif sequence.request.is_background:
+            background.append(sequence)
+        else:
+            questions.append(sequence)
+    return replies, questions, background
+
+
+def _levels(questions: list[Sequence]) -> Iterator[list[Sequence]]:
+    """Sequences of equal priority together, the highest first."""
+    levels: dict[int, list[Sequence]] = {}
+    for sequence in questions:
+        levels.setdefault(sequence.request.priority, []).append(sequence)
+    yield from levels.values()
+
+
+def _by_priority(sequence: Sequence) -> tuple[int, int]:
+    return (-sequence.request.priority, sequence.arrival)

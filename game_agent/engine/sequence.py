@@ -42,6 +42,7 @@ class Sequence:
     """A request and all that it has so far.
 
     The own frame holds the event and the reply; ``num_computed`` of its tokens have keys in pages.
+    ``num_overtaken``: how many younger requests were taken up before it.
     """
 
     request: Request
@@ -57,6 +58,7 @@ class Sequence:
     scores: list[torch.Tensor] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     encoded: set[int] = field(default_factory=set)
+    num_overtaken: int = 0
     admitted_s: float | None = None
     first_token_s: float | None = None
     max_tokens: int = 0

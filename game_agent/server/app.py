@@ -242,7 +242,11 @@ class App:
                 where=where,
             )
             ask = self._runtime.get_agent(request.agent).ask(
-                heard.text, options, speaker=heard.speaker or DEFAULT_SPEAKER, listener=listener
+                heard.text,
+                options,
+                speaker=heard.speaker or DEFAULT_SPEAKER,
+                peer=session.owner or session.token,
+                listener=listener,
             )
         except GameAgentError as error:
             fail(session, request.id, error, self._clock, where)

@@ -79,7 +79,7 @@ class Agent(Protocol):
     def warm(self) -> object: ...
 
     def ask(
-        self, text: str, options: AskOptions, *, speaker: str, listener: AskListener
+        self, text: str, options: AskOptions, *, speaker: str, peer: str, listener: AskListener
     ) -> Ask: ...
 
 
