@@ -10,16 +10,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from game_agent.client import AsyncClient, Client
+    from game_agent.client import AsyncClient, Client, FrameClient
     from game_agent.runtime import Runtime
 
-__all__ = ["AsyncClient", "Client", "Runtime"]
+__all__ = ["AsyncClient", "Client", "FrameClient", "Runtime"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "Runtime": "game_agent.runtime",
     "Client": "game_agent.client",
     "AsyncClient": "game_agent.client",
+    "FrameClient": "game_agent.client",
 }
 
 

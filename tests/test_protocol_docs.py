@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_examples_run() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     with running(FakeRuntime(is_instant=True)) as server:
         for example in examples:
             code = example.replace("tcp://127.0.0.1:5761", server.endpoint)

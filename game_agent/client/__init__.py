@@ -1,8 +1,19 @@
 """Clients of the server. Needs pyzmq and msgpack, never torch."""
 
+from game_agent.client import calls
 from game_agent.client.aio import AsyncClient
 from game_agent.client.client import Client
 from game_agent.client.core import Answer
+from game_agent.client.frame import FrameClient, Pending, PendingTick
 from game_agent.client.socket import CurveKeys
 
-__all__ = ["Answer", "AsyncClient", "Client", "CurveKeys"]
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "CurveKeys",
+    "FrameClient",
+    "Pending",
+    "PendingTick",
+    "calls",
+]

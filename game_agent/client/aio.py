@@ -64,7 +64,7 @@ class AsyncClient:
         return reply
 
     async def reconnect(self) -> bool:
-        waiting = self._core.unanswered()
+        waiting = dict.fromkeys(sent.frame for sent in self._core.unanswered())
         old, self._socket = self._socket, self._connect()
         async with self._reading:
             old.close(linger=0)

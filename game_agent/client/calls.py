@@ -1,4 +1,4 @@
-"""The operations as values: what to send, and how to read the reply. Shared by both clients."""
+"""The operations as values: what to send, and how to read the reply. Shared by all clients."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Call(Generic[T]):
     read: Callable[[Map], T]
 
 
-def hello(client: str | None, session: str | None = None) -> Call[Map]:
+def hello(client: str | None = None, session: str | None = None) -> Call[Map]:
     return Call("hello", {"client": client, "protocol": VERSION, "session": session}, _fields)
 
 
@@ -50,7 +50,10 @@ def ping() -> Call[None]:
 
 
 def world_put(
-    world: str, state: Mapping[str, Any], seq: int | None, partition: Sequence[Map] | None
+    world: str,
+    state: Mapping[str, Any],
+    seq: int | None = None,
+    partition: Sequence[Map] | None = None,
 ) -> Call[Map]:
     rules = None if partition is None else list(partition)
     fields = {"world": world, "state": dict(state), "seq": seq, "partition": rules}
@@ -59,9 +62,9 @@ def world_put(
 
 def world_patch(
     world: str,
-    patch: Sequence[Map] | None,
-    merge: Mapping[str, Any] | None,
-    seq: int | None,
+    patch: Sequence[Map] | None = None,
+    merge: Mapping[str, Any] | None = None,
+    seq: int | None = None,
 ) -> Call[Map]:
     return Call("world.patch", {"world": world, "seq": seq, **_change(patch, merge)}, _fields)
 
@@ -77,11 +80,11 @@ def world_delete(world: str) -> Call[None]:
 def agent_put(
     agent: str,
     world: str,
-    profile: str | Mapping[str, Any] | None,
-    sees: Sequence[str] | None,
-    instructions: str | None,
-    card: Mapping[str, Any] | None,
-    memory_tokens: int | None,
+    profile: str | Mapping[str, Any] | None = None,
+    sees: Sequence[str] | None = None,
+    instructions: str | None = None,
+    card: Mapping[str, Any] | None = None,
+    memory_tokens: int | None = None,
 ) -> Call[None]:
     fields = {
         "agent": agent,
@@ -111,14 +114,14 @@ def lore_put(
 
 
 def observe(
-    agent: str | Sequence[str], event: str, game_time: float | None, pin: bool
+    agent: str | Sequence[str], event: str, game_time: float | None = None, pin: bool = False
 ) -> Call[None]:
     who = {"agent": agent} if isinstance(agent, str) else {"agents": list(agent)}
     fields = {**who, "event": event, "game_time": game_time, "pin": pin or None}
     return Call("agent.observe", fields, _nothing)
 
 
-def inspect(agent: str, event: str | None) -> Call[list[Map]]:
+def inspect(agent: str, event: str | None = None) -> Call[list[Map]]:
     fields = {"agent": agent, "event": event}
     return Call("agent.inspect", fields, lambda reply: list(reply["blocks"]))
 
@@ -151,7 +154,7 @@ def warm(agent: str) -> Call[None]:
     return Call("agent.warm", {"agent": agent}, _nothing)
 
 
-def history(agent: str, last: int | None) -> Call[list[Map]]:
+def history(agent: str, last: int | None = None) -> Call[list[Map]]:
     return Call("agent.history", {"agent": agent, "last": last}, lambda reply: list(reply["turns"]))
 
 

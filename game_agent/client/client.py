@@ -67,7 +67,7 @@ class Client:
         Requests that are under way are sent again under their ids, so that each is carried out
         once. False: the server does not know the session any more, and nothing was sent.
         """
-        waiting = self._core.unanswered()
+        waiting = dict.fromkeys(sent.frame for sent in self._core.unanswered())
         self._socket.close(linger=0)
         self._socket = self._connect()
         reply = self._do(calls.hello(None, self._core.session))

@@ -122,14 +122,13 @@ class Core:
         self._arrived.pop(request_id, None)
         self._frames.pop(request_id, None)
 
-    def unanswered(self) -> list[bytes]:
-        """The frames of requests without a terminal reply, oldest first, each once."""
-        open_ids = [
-            request_id
+    def unanswered(self) -> list[Outgoing]:
+        """The requests without a terminal reply, oldest first. Those of a tick share its frame."""
+        return [
+            Outgoing(request_id, self._frames[request_id])
             for request_id, arrived in self._arrived.items()
             if not any(reply.get("ev") in TERMINAL for reply in arrived)
         ]
-        return list(dict.fromkeys(self._frames[request_id] for request_id in open_ids))
 
     def _new_id(self) -> int:
         self._next_id += 1

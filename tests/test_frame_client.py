@@ -1,0 +1,193 @@
+"""The client for game loops: it never waits, and a lost connection is its own affair."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from fakes import FakeRuntime
+from serving import PATIENCE_S, free_endpoint, running
+
+from game_agent.client import FrameClient, calls
+from game_agent.client.frame import HEARTBEAT_S, MAX_UNSENT, SILENCE_S
+from game_agent.clock import FakeClock
+from game_agent.errors import InvalidInput, Overloaded, ServerError, Unavailable
+
+
+def poll_until(client: FrameClient, condition: Callable[[], bool]) -> None:
+    """Frames of a game, until something has happened."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up_s
+        client.poll()
+        time.sleep(0.001)
+
+
+class Cable:
+    """A relay in front of a server that can be cut."""
+
+    def __init__(self, server_endpoint: str) -> None:
+        self._port = int(server_endpoint.rpartition(":")[2])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._ends: list[socket.socket] = []
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """End all connections; new ones may come."""
+        for end in self._ends:
+            with_error_ignored(lambda end=end: end.shutdown(socket.SHUT_RDWR))  # type: ignore[misc]
+            end.close()
+        self._ends.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self._port))
+            self._ends += [near, far]
+            for source, target in ((near, far), (far, near)):
+                threading.Thread(target=_carry, args=(source, target), daemon=True).start()
+
+
+def with_error_ignored(action: Callable[[], object]) -> None:
+    """What is cut may be gone already."""
+    try:
+        action()
+    except OSError:
+        return
+
+
+def _carry(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+    except OSError:
+        return
+
+
+@contextmanager
+def cabled(runtime: FakeRuntime) -> Iterator[Cable]:
+    with running(runtime) as server:
+        cable = Cable(server.endpoint)
+        try:
+            yield cable
+        finally:
+            cable.close()
+
+
+def test_requests_are_answered_over_frames() -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server, FrameClient(server.endpoint, name="test") as client:
+        change = client.start(calls.world_patch("w", merge={"b": 2}, seq=1))
+        answer = client.ask("ann", "hello you")
+        with pytest.raises(InvalidInput, match="poll"):
+            answer.result()
+        poll_until(client, lambda: change.is_done and len(runtime.asks) == 1)
+        assert change.result() == {"seq": 1, "blocks": 2, "blocks_changed": 1}
+        texts = [answer.text]
+        for _ in range(2):
+            before = answer.text
+            runtime.step()
+            poll_until(client, lambda before=before: answer.text != before)  # type: ignore[misc]
+            texts.append(answer.text)
+        assert texts == ["", "ann ", "ann heard "]
+        runtime.finish()
+        poll_until(client, lambda: answer.is_done)
+        assert answer.result().text == answer.text == "ann heard hello you."
+        assert client.server is not None
+        assert client.server["protocol"] == 1
+
+
+def test_poll_returns_what_ended() -> None:
+    with running(FakeRuntime(is_instant=True)) as server, FrameClient(server.endpoint) as client:
+        wanted = [client.start(calls.ping()), client.ask("nobody", "hello")]
+        ended = []
+        give_up_s = time.monotonic() + PATIENCE_S
+        while len(ended) < 2 and time.monotonic() < give_up_s:
+            ended += client.poll(max_messages=1)
+        assert ended == wanted
+        assert ended[0].result() is None
+        assert isinstance(ended[1].error, ServerError)
+        with pytest.raises(ServerError, match="not_found"):
+            ended[1].result()
+
+
+def test_a_tick_and_a_cancel() -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server, FrameClient(server.endpoint) as client:
+        asks = [{"agent": "ann", "event": "x"}, {"agent": "nobody", "event": "y"}]
+        tick = client.tick("w", 7, merge={"b": 1}, asks=asks)
+        poll_until(client, lambda: len(runtime.asks) == 1 and tick.change.is_done)
+        assert tick.change.result()["tick"] == 7
+        found = client.cancel(tick.asks[0])
+        poll_until(client, lambda: all(each.is_done for each in (*tick.asks, found)))
+        assert found.result()
+        assert tick.asks[0].result().finish_reason == "cancelled"
+        assert tick.asks[1].error is not None
+
+
+def test_a_cut_connection_is_resumed_and_nothing_is_done_twice() -> None:
+    runtime = FakeRuntime()
+    clock = FakeClock(100.0)
+    with cabled(runtime) as cable, FrameClient(cable.endpoint, clock=clock) as client:
+        answer = client.ask("ann", "x")
+        tick = client.tick("w", 1, merge={"b": 1}, asks=[{"agent": "ann", "event": "y"}])
+        poll_until(client, lambda: len(runtime.asks) == 2)
+        cable.cut()
+        clock.advance(HEARTBEAT_S + 0.1)
+        client.poll()
+        runtime.finish()
+        late = client.start(calls.world_patch("w", merge={"c": 1}))
+        clock.advance(SILENCE_S + 0.1)
+        requests = [answer, tick.change, *tick.asks, late]
+        poll_until(client, lambda: all(each.is_done for each in requests))
+        assert answer.result().text == "ann heard x."
+        assert tick.asks[0].result().text == "ann heard y."
+        assert len(runtime.asks) == 2
+        assert runtime.worlds["w"].seq == late.result()["seq"] == 2
+
+
+def test_a_server_that_forgot_the_session_fails_what_was_sent_and_gets_what_was_not() -> None:
+    runtime, clock, endpoint = FakeRuntime(), FakeClock(), free_endpoint()
+    with FrameClient(endpoint, clock=clock) as client:
+        first = client.start(calls.ping())
+        client.poll()
+        assert not client.is_connected
+        with running(runtime, bind=endpoint):
+            clock.advance(SILENCE_S + 0.1)
+            poll_until(client, lambda: first.is_done)
+            lost = client.ask("ann", "x")
+            poll_until(client, lambda: len(runtime.asks) == 1)
+        late = None
+        with running(FakeRuntime(), bind=endpoint):
+            for _ in range(3):
+                # A ping into the void shows that the connection is gone.
+                clock.advance(SILENCE_S + 0.1)
+                client.poll()
+                late = late or client.start(calls.ping())
+            poll_until(client, lambda: lost.is_done and late.is_done)  # type: ignore[union-attr]
+        assert isinstance(lost.error, Unavailable)
+        assert late is not None
+        assert late.error is None
+
+
+def test_without_a_server_nothing_waits_and_little_is_kept() -> None:
+    with FrameClient(free_endpoint()) as client:
+        start_s = time.monotonic()
+        for _ in range(MAX_UNSENT):
+            client.start(calls.ping())
+        assert client.poll() == []
+        with pytest.raises(Overloaded):
+            client.start(calls.ping())
+        assert time.monotonic() - start_s < PATIENCE_S
