@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "chat": {"runtime", "agents"},
     "soak": {"protocol"},
     "top": {"client"},
-    "cli": {
+    "commands": {
         "chat",
         "client",
         "server",
@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "inspecting",
     }
     | {"kernels"},
+    "cli": {"commands"},
     "demos": {"client", "runtime", "server", "agents"},
     "bench": {"soak", "runtime", "engine", "model", "blocks", "text", "training", "kernels"},
     **dict.fromkeys(FOUNDATIONS, FOUNDATIONS),

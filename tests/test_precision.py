@@ -10,7 +10,7 @@ import torch
 from test_logits import prompt
 from torch import Tensor
 
-from game_agent.cli import load_runtime
+from game_agent.commands.options import load_runtime
 from game_agent.engine import Engine
 from game_agent.errors import InvalidInput
 from game_agent.model.runner import load_runner

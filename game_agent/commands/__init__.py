@@ -1,0 +1,1 @@
+"""The commands of ``game-agent``, one function each; ``cli.py`` names them."""

@@ -1,0 +1,45 @@
+"""``partition`` and ``train-bundled``: for those who prepare a game or a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from game_agent.commands.options import Model
+from game_agent.inspecting import show_partition
+from game_agent.training.bundled import train_bundled
+
+
+def partition(
+    file: Annotated[Path, typer.Argument(help="A JSON file with the state of a world.")],
+    patch: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A JSON Patch or Merge Patch; what it would encode is marked *."),
+    ] = None,
+    rules: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Rules of the partition, a JSON array (see docs/protocol.md)."),
+    ] = None,
+    model: Model = None,
+) -> None:
+    """Show how a world is cut into blocks, and their tokens."""
+    show_partition(Console(), file, patch=patch, rules=rules, model=model)
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model.")],
+    preset: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Time to train; default: the preset's."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
+    causal_only: Annotated[
+        bool, typer.Option("--causal-only", help="No block mask: a stand-in for stock models.")
+    ] = False,
+) -> None:
+    """Train the bundled model from scratch on scenes that the project makes."""
+    train_bundled(preset, out, minutes=minutes, resume=resume, causal_only=causal_only)

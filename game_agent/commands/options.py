@@ -1,0 +1,69 @@
+"""Options that several commands have, and the runtime that they describe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import torch
+import typer
+
+from game_agent.config import EngineSettings
+from game_agent.engine.request import Mode
+from game_agent.errors import InvalidInput
+from game_agent.runtime import Runtime
+from game_agent_kernels.dispatch import set_num_threads
+
+Model = Annotated[
+    Optional[str],  # noqa: UP045 — typer on Python 3.11 needs this form
+    typer.Option(help="Checkpoint folder or Hub id; default: the bundled model."),
+]
+Device = Annotated[Optional[str], typer.Option(help="cpu, cuda, …; default: the best.")]  # noqa: UP045
+Dtype = Annotated[Optional[str], typer.Option(help="float32, bfloat16 or float16.")]  # noqa: UP045
+Weights = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="int8: weights rounded to 8 bits, faster on a CPU; default: as --dtype."),
+]
+KvDtype = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="float32 or bfloat16 for cached text, on a CPU; default: as --dtype."),
+]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: all.")]
+Memory = Annotated[float, typer.Option(help="GiB for cached keys and values.")]
+DefaultMode = Annotated[
+    str, typer.Option(help="block: for block-fine-tuned models; full: for any other.")
+]
+
+
+def load_runtime(
+    model: str | None,
+    device: str | None,
+    dtype: str | None,
+    threads: int,
+    memory: float,
+    mode: str,
+    *,
+    weights: str | None = None,
+    kv_dtype: str | None = None,
+    eager: bool = False,
+    idle_tokens: int = EngineSettings.idle_tokens,
+) -> Runtime:
+    """A runtime from command line options."""
+    if memory <= 0:
+        raise InvalidInput("--kv-memory must be positive")
+    if threads > 0:
+        torch.set_num_threads(threads)
+        set_num_threads(threads)
+    default_mode: Mode = "full" if mode == "full" else "block"
+    if mode not in Runtime.modes:
+        raise InvalidInput(f"--mode must be one of {', '.join(Runtime.modes)}, not {mode}")
+    settings = EngineSettings(kv_memory_bytes=int(memory * 2**30), idle_tokens=idle_tokens)
+    return Runtime.load(
+        model,
+        device=device,
+        dtype=dtype,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        settings=settings,
+        default_mode=default_mode,
+        eager=eager,
+    )

@@ -1,0 +1,172 @@
+"""``serve`` and what belongs to a server: ``keygen``, ``top``, ``soak``."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from game_agent.client import Client, CurveKeys
+from game_agent.commands.options import (
+    DefaultMode,
+    Device,
+    Dtype,
+    KvDtype,
+    Memory,
+    Model,
+    Threads,
+    Weights,
+    load_runtime,
+)
+from game_agent.config import EngineSettings
+from game_agent.errors import InvalidInput, Unavailable
+from game_agent.server import ServerSettings
+from game_agent.server import serve as run_server
+from game_agent.server.logs import set_up_logs
+from game_agent.server.security import make_client_keys, make_server_keys
+from game_agent.soak.run import Target, soak
+from game_agent.soak.schedule import SoakSettings
+from game_agent.top import top
+
+
+def serve(
+    bind: Annotated[
+        str, typer.Option(help="Address to listen at; beyond this computer only with keys.")
+    ] = ServerSettings().bind,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    weights: Weights = None,
+    kv_dtype: KvDtype = None,
+    threads: Threads = 0,
+    kv_memory: Memory = 1.0,
+    mode: DefaultMode = "block",
+    eager: Annotated[
+        bool, typer.Option(help="Encode what changes in a world while nobody waits.")
+    ] = False,
+    idle_tokens: Annotated[
+        int, typer.Option(help="Most tokens in one step of what nobody waits for.")
+    ] = EngineSettings.idle_tokens,
+    state_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Folder for worlds, agents and their memory; default: they are not kept."
+        ),
+    ] = None,
+    curve_keys: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder made by keygen: only clients whose key is there may connect."),
+    ] = None,
+    metrics_port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Serve /metrics and /healthz at this port of 127.0.0.1."),
+    ] = None,
+    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
+    verbose: Annotated[bool, typer.Option(help="Log every connection.")] = False,
+) -> None:
+    """Answer game engines over ZeroMQ until interrupted."""
+    if log_format not in ("text", "json"):
+        raise InvalidInput(f"--log-format must be text or json, not {log_format}")
+    set_up_logs(logging.DEBUG if verbose else logging.INFO, is_json=log_format == "json")
+    settings = ServerSettings(
+        bind=bind, state_dir=state_dir, curve_keys=curve_keys, metrics_port=metrics_port
+    )
+    with load_runtime(
+        model,
+        device,
+        dtype,
+        threads,
+        kv_memory,
+        mode,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        eager=eager,
+        idle_tokens=idle_tokens,
+    ) as runtime:
+        run_server(runtime, settings)
+
+
+def keygen(
+    folder: Annotated[Path, typer.Argument(help="Folder for the keys.")],
+    client: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Make keys for a client of this name, and allow it."),
+    ] = None,
+) -> None:
+    """Make the keys of a server, or with --client those of one that may connect to it."""
+    if client is None:
+        make_server_keys(folder)
+        typer.echo(f"give {folder / 'server.key'} to clients; next: keygen {folder} --client NAME")
+        return
+    secret = make_client_keys(folder, client)
+    typer.echo(f"carry {secret} to the client, then delete it here; restart the server")
+
+
+def show_top(
+    endpoint: Annotated[str, typer.Option(help="Address of the server.")] = ServerSettings().bind,
+    server_key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="server.key, for a server with keys."),
+    ] = None,
+    client_key: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="NAME.key_secret, for a server with keys."),
+    ] = None,
+) -> None:
+    """Watch a running server until interrupted."""
+    if (server_key is None) != (client_key is None):
+        raise InvalidInput("--server-key and --client-key belong together")
+    keys = None
+    if server_key is not None and client_key is not None:
+        keys = CurveKeys.load(server_key, client_key)
+    with Client(endpoint, timeout_s=5.0, keys=keys) as client, suppress(KeyboardInterrupt):
+        top(client, Console())
+
+
+def run_soak(
+    duration: Annotated[float, typer.Option(help="Seconds.")] = SoakSettings().duration_s,
+    agents: Annotated[int, typer.Option(help="Characters.")] = SoakSettings().num_agents,
+    asks: Annotated[float, typer.Option(help="Asks per second.")] = SoakSettings().asks_per_s,
+    ticks: Annotated[float, typer.Option(help="Ticks per second.")] = SoakSettings().ticks_per_s,
+    context: Annotated[
+        int, typer.Option(help="Tokens of a prompt, about.")
+    ] = SoakSettings().context_tokens,
+    out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("soak"),
+    endpoint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A running server; default: one is started."),
+    ] = None,
+    model: Model = None,
+) -> None:
+    """Load a server with a game's traffic; report latencies, and every reply lost or doubled."""
+    settings = SoakSettings(
+        duration_s=duration,
+        num_agents=agents,
+        asks_per_s=asks,
+        ticks_per_s=ticks,
+        context_tokens=context,
+    )
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("soak", total=duration)
+        result = soak(
+            settings,
+            out,
+            target=None if endpoint is None else Target(endpoint),
+            serve_args=[] if model is None else ["--model", model],
+            progress=lambda at_s: progress.update(task, completed=at_s),
+        )
+    if ttft := result["latencies"].get("ttft"):
+        all_asks = ttft["all"]
+        typer.echo(f"TTFT p50 {all_asks['p50_ms']} ms, p99 {all_asks['p99_ms']} ms")
+    typer.echo(f"see {out / 'soak.html'}")
+    if not result["is_clean"]:
+        counts = result["counts"]
+        raise Unavailable(
+            f"not clean: dropped {counts['dropped']}, doubled {counts['doubled']}, "
+            f"broken texts {counts['broken_texts']}, errors {counts['errors']}"
+        )
