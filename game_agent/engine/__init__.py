@@ -2,7 +2,17 @@
 
 from game_agent.engine.engine import Engine
 from game_agent.engine.handle import Handle
-from game_agent.engine.request import Completion, Listener, Request, Sampling, Usage
+from game_agent.engine.request import Choice, Completion, Listener, Request, Sampling, Usage
 from game_agent.engine.waiter import Waiter
 
-__all__ = ["Completion", "Engine", "Handle", "Listener", "Request", "Sampling", "Usage", "Waiter"]
+__all__ = [
+    "Choice",
+    "Completion",
+    "Engine",
+    "Handle",
+    "Listener",
+    "Request",
+    "Sampling",
+    "Usage",
+    "Waiter",
+]

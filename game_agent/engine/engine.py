@@ -273,18 +273,38 @@ class Engine:
                 chunk.sequence.entries[chunk.block].num_filled += chunk.num_tokens
         for chunk in chunks:
             sequence = chunk.sequence
-            if chunk.block is None:
-                sequence.num_computed += chunk.num_tokens
-                if sequence.request.score:
-                    sequence.scores.append(logits[row : row + chunk.num_tokens].cpu())
-                    row += chunk.num_tokens
-                elif not sequence.num_pending:
+            if chunk.block is not None:
+                continue
+            if chunk.option is not None and sequence.scoring is not None:
+                sequence.scoring.advance(chunk.option, logits[row : row + chunk.num_tokens])
+                row += chunk.num_tokens
+                continue
+            sequence.num_computed += chunk.num_tokens
+            if sequence.request.score:
+                sequence.scores.append(logits[row : row + chunk.num_tokens].cpu())
+                row += chunk.num_tokens
+            elif not sequence.num_pending:
+                if sequence.scoring is not None:
+                    sequence.scoring.begin(logits[row])
+                else:
                     self._draw(sequence, logits[row])
-                    row += 1
+                row += 1
         for sequence in list(self._running):
-            # Scored, or only made ready: nothing is left to compute and nothing is drawn.
-            if not sequence.num_pending and not sequence.decoding and not sequence.unfilled():
-                self._finish(sequence, "stop")
+            self._end_without_reply(sequence)
+
+    def _end_without_reply(self, sequence: Sequence) -> None:
+        """End what was scored, or only made ready: nothing is left to compute, nothing is drawn."""
+        if sequence.num_pending or sequence.decoding or sequence.unfilled():
+            return
+        if sequence.scoring is not None:
+            if not sequence.scoring.is_complete:
+                return
+            try:
+                sequence.choice = sequence.choose(self.runner.kernels.sample)
+            except RuntimeError as error:
+                self._fail(sequence, GameAgentError(f"no option could be chosen: {error}"))
+                return
+        self._finish(sequence, "stop")
 
     def _draw(self, sequence: Sequence, logits: Tensor) -> None:
         sampling = sequence.request.sampling

@@ -47,6 +47,7 @@ def completion(sequence: Sequence, reason: FinishReason, now_s: float) -> Comple
         usage=usage,
         tokens=tuple(sequence.tokens[len(sequence.request.event) :]),
         logits=torch.cat(sequence.scores) if sequence.scores else None,
+        choice=sequence.choice,
     )
 
 

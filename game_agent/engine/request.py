@@ -38,11 +38,13 @@ class Request:
 
     blocks:     the prompt's blocks in order
     event:      token ids [n] int32 of the question, up to where the reply begins
-    max_tokens: most tokens of the reply; 0 with ``score`` or an empty event
+    max_tokens: most tokens of the reply; 0 with ``score``, ``options`` or an empty event
     stop:       texts that end the reply and are not part of it
     score:      the result is the event's logits instead of a reply
     deadline_s: on the engine's clock; the request ends then with what it has
     peer:       who asks; peers get equal shares of a step
+    options:    token ids [n ≥ 1] int32 of each; the result is a choice among them
+    normalize:  an option's score is the mean of its tokens' log-probabilities, not their sum
     """
 
     blocks: tuple[Block, ...]
@@ -55,6 +57,8 @@ class Request:
     deadline_s: float | None = None
     score: bool = False
     peer: str = ""
+    options: tuple[npt.NDArray[np.int32], ...] = ()
+    normalize: bool = False
 
     @property
     def is_background(self) -> bool:
@@ -68,7 +72,11 @@ class Request:
             )
         if self.max_tokens < 0:
             raise InvalidInput("max_tokens must not be negative", where="max_tokens")
-        if self.max_tokens == 0 and len(self.event) and not self.score:
+        if self.options and (self.score or self.max_tokens or not len(self.event)):
+            raise InvalidInput("options need an event and no reply: max_tokens=0", where="options")
+        if not all(map(len, self.options)):
+            raise InvalidInput("an option needs at least one token", where="options")
+        if self.max_tokens == 0 and len(self.event) and not (self.score or self.options):
             raise InvalidInput("max_tokens must be at least 1 for a reply", where="max_tokens")
         if not self.blocks and not len(self.event):
             raise InvalidInput("a request needs blocks or an event", where="event")
@@ -101,11 +109,20 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """One of a request's options. ``scores``: of each, as ``Request.normalize`` says."""
+
+    index: int
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Completion:
     """A request's end: ``text`` is the concatenation of all pieces that were streamed.
 
     tokens: the generated ids, without the stop token
     logits: [event, vocab] float32 of a ``score`` request, else None
+    choice: of a request with options, None if it ended before all were scored
     """
 
     text: str
@@ -113,6 +130,7 @@ class Completion:
     usage: Usage
     tokens: tuple[int, ...] = ()
     logits: Tensor | None = field(default=None, compare=False)
+    choice: Choice | None = None
 
 
 class Listener(Protocol):
@@ -128,15 +146,17 @@ class Listener(Protocol):
 def check_request(request: Request, max_context_tokens: int, vocab_size: int) -> None:
     """Whether a model can take it. Raises :class:`TooLarge` or :class:`InvalidInput`."""
     event = request.event
-    context = sum(len(block) for block in request.blocks) + len(event)
+    longest = max(map(len, request.options), default=0)
+    context = sum(len(block) for block in request.blocks) + len(event) + longest
     if context > max_context_tokens:
         raise TooLarge(
             f"the prompt has {context} tokens, the model's context holds {max_context_tokens}",
             where="event",
         )
-    lowest = int(event.min(initial=0))
+    given = (event, *request.options)
+    lowest = min(int(ids.min(initial=0)) for ids in given)
     highest = max((b.highest for b in request.blocks), default=0)
-    highest = max(highest, int(event.max(initial=0)))
+    highest = max(highest, *(int(ids.max(initial=0)) for ids in given))
     if lowest < 0 or highest >= vocab_size:
         wrong = lowest if lowest < 0 else highest
         raise InvalidInput(

@@ -48,7 +48,7 @@ def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) ->
     of each step is the oldest prompt's, so that every one is computed in the end.
 
     A block that several need is computed once. An event comes only when all its blocks are
-    complete, in this step at the latest.
+    complete, in this step at the latest, and options only after their event.
     """
     replies, questions, background = _by_kind(sequences)
     step = _Step(step_tokens)
@@ -67,13 +67,17 @@ def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) ->
     return step.chunks()
 
 
+_Part = tuple[int | None, int | None]
+"""Of a sequence: (a block, None), (None, an option), or (None, None), its own frame."""
+
+
 class _Step:
     """A step that is being filled; ``left`` tokens are still free."""
 
     def __init__(self, num_tokens: int) -> None:
         self.left = num_tokens
         self._taken: Counter[int] = Counter()
-        self._counts: dict[Sequence, dict[int | None, int]] = {}
+        self._counts: dict[Sequence, dict[_Part, int]] = {}
 
     def add(self, sequence: Sequence, limit: int) -> int:
         """Take at most ``limit`` tokens of what a sequence needs next; return how many."""
@@ -85,15 +89,16 @@ class _Step:
             missing = entry.num_tokens - entry.num_filled - self._taken[id(entry)]
             count = min(missing, room)
             self._taken[id(entry)] += count
-            counts[index] = counts.get(index, 0) + count
+            counts[index, None] = counts.get((index, None), 0) + count
             room -= count
             if count < missing:
                 is_ready = False
                 break
         if is_ready:
-            own = counts.get(None, 0)
-            counts[None] = own + min(sequence.num_pending - own, room)
-            room -= counts[None] - own
+            for option, missing in sequence.pending():
+                own = counts.get((None, option), 0)
+                counts[None, option] = own + min(missing - own, room)
+                room -= counts[None, option] - own
         self.left -= limit - room
         return limit - room
 
@@ -115,9 +120,9 @@ class _Step:
     def chunks(self) -> list[Chunk]:
         """What was taken, each sequence's together and in order."""
         return [
-            Chunk(sequence, block, count)
+            Chunk(sequence, block, count, option)
             for sequence, counts in self._counts.items()
-            for block, count in counts.items()
+            for (block, option), count in counts.items()
             if count
         ]
 

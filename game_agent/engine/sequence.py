@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -12,7 +14,8 @@ import torch
 from game_agent.blocks.block import block_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
-from game_agent.engine.request import Listener, Request, Usage
+from game_agent.engine.request import Choice, Listener, Request, Usage
+from game_agent.engine.scoring import Scoring
 from game_agent.model.flops import Flops
 from game_agent.model.planner import (
     Ints,
@@ -30,11 +33,12 @@ from game_agent_kernels import Segments
 
 @dataclass(frozen=True)
 class Chunk:
-    """Part of one step: the next ``num_tokens`` of a block, or of the sequence's own frame."""
+    """Part of one step: the next ``num_tokens`` of a block, of an option, or of the own frame."""
 
     sequence: Sequence
     block: int | None
     num_tokens: int
+    option: int | None = None
 
 
 @dataclass(eq=False)
@@ -62,6 +66,7 @@ class Sequence:
     admitted_s: float | None = None
     first_token_s: float | None = None
     max_tokens: int = 0
+    choice: Choice | None = None
     _segments: Segments | None = None
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class Sequence:
         lengths = [len(block) for block in self.request.blocks]
         self.origins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.keys: list[bytes] = []
+        self.scoring = Scoring(self.request.options) if self.request.options else None
         seed = self.request.sampling.seed
         self.generator = torch.Generator().manual_seed(
             secrets.randbits(63) if seed is None else seed % 2**63
@@ -87,6 +93,15 @@ class Sequence:
         """Tokens of the own frame that wait to be computed: the event, or the last one drawn."""
         return len(self.tokens) - self.num_computed
 
+    def pending(self) -> Iterator[tuple[int | None, int]]:
+        """What waits to be computed, in order: (None, tokens of the own frame), (option, tokens).
+
+        An option's tokens attend to the whole own frame.
+        """
+        yield None, self.num_pending
+        if self.scoring is not None:
+            yield from self.scoring.pending()
+
     @property
     def decoding(self) -> bool:
         return self.num_generated > 0
@@ -103,9 +118,14 @@ class Sequence:
                 out.append(i)
         return out
 
-    def num_pages(self) -> int:
+    @property
+    def num_own_pages(self) -> int:
         """Pages that the own frame needs to its end."""
         return pages_for(len(self.request.event) + self.max_tokens)
+
+    def num_pages(self) -> int:
+        """Pages that the own frame and all options need."""
+        return self.num_own_pages + (self.scoring.num_pages() if self.scoring else 0)
 
     def admit(self, store: BlockStore, runner: ModelRunner, now_s: float) -> None:
         """Hold every block's entry, reserving the missing ones, and pages for the own frame.
@@ -130,6 +150,8 @@ class Sequence:
             self.release(store)
             raise
         self.entries = [entry for entry in held if entry is not None]
+        if self.scoring is not None:
+            self.scoring.hold(self.pages[self.num_own_pages :])
         self.admitted_s = now_s
         self.usage = self._counted(runner.flops)
 
@@ -159,16 +181,35 @@ class Sequence:
         done = sum(flops.forward(int(lengths[i]), before[i]) for i in self.encoded)
         done += flops.forward(event, self.num_block_tokens, num_logits)
         full = flops.forward(self.num_block_tokens + event, 0, num_logits) if event else 0
+        prefill = event
+        for count in self.scoring.lengths() if self.scoring else ():
+            cost = flops.forward(count, self.num_block_tokens + event, count)
+            prefill, done, full = prefill + count, done + cost, full + cost
         return Usage(
-            context_tokens=self.num_block_tokens + event,
+            context_tokens=self.num_block_tokens + prefill,
             cached_tokens=self.num_block_tokens - encoded,
             encoded_tokens=encoded,
-            prefill_tokens=event,
+            prefill_tokens=prefill,
             blocks=len(lengths),
             blocks_encoded=len(self.encoded),
             flops=done,
             full_flops=full,
         )
+
+    def choose(self, sample: Callable[..., int]) -> Choice:
+        """The choice among the options, once all are scored: the best one, the first among equals;
+        above temperature 0 drawn as if the scores were logits.
+
+        Raises ``RuntimeError`` when the scores are no numbers.
+        """
+        assert self.scoring is not None
+        sampling = self.request.sampling
+        scores = self.scoring.scores(normalize=self.request.normalize)
+        if not all(map(math.isfinite, scores)):
+            raise RuntimeError("the model's logits are no numbers")
+        logits = torch.tensor(scores, dtype=torch.float64)
+        index = sample(logits, sampling.temperature, sampling.top_p, self.generator)
+        return Choice(index, tuple(scores))
 
     def runs(self, chunks: Seq[Chunk], taken: dict[int, int], rope: Rope) -> list[Run]:
         """This step's runs for ``chunks`` of this sequence, in order.
@@ -178,6 +219,9 @@ class Sequence:
         """
         runs: list[Run] = []
         for chunk in chunks:
+            if chunk.option is not None:
+                runs.append(self._option_run(chunk.option, chunk.num_tokens, rope))
+                continue
             run = (
                 self._own_run(chunk.num_tokens, rope)
                 if chunk.block is None
@@ -212,16 +256,30 @@ class Sequence:
     def _own_run(self, num_tokens: int, rope: Rope) -> Run:
         """The next tokens of the event or reply, attending to all blocks."""
         first, last = self.num_computed, self.num_computed + num_tokens
-        origin = self.num_block_tokens if self.request.mode == "full" else 0
-        own = own_segment(self.pages, origin, last, len(rope.inv_freq))
-        context = self._context(rope)
         return Run(
             tokens=np.array(self.tokens[first:last], np.int32),
-            position=origin + first,
+            position=self._origin + first,
             slots=page_slots(self.pages, first, last),
-            segments=Segments.concat([context, own]) if context.num_segments else own,
+            segments=self._up_to(last, rope),
             num_logits=num_tokens if self.request.score else int(last == len(self.tokens)),
         )
+
+    def _option_run(self, option: int, num_tokens: int, rope: Rope) -> Run:
+        """The next tokens of an option, attending to all blocks and the whole event."""
+        assert self.scoring is not None
+        end = len(self.request.event)
+        return self.scoring.run(option, num_tokens, self._origin + end, self._up_to(end, rope))
+
+    @property
+    def _origin(self) -> int:
+        """Where in its frame the event begins: in full mode the prompt is one frame."""
+        return self.num_block_tokens if self.request.mode == "full" else 0
+
+    def _up_to(self, last: int, rope: Rope) -> Segments:
+        """All blocks and the first ``last`` tokens of the event and reply."""
+        own = own_segment(self.pages, self._origin, last, len(rope.inv_freq))
+        context = self._context(rope)
+        return Segments.concat([context, own]) if context.num_segments else own
 
     def _context(self, rope: Rope) -> Segments:
         """Segments of all blocks, the same in every step of this sequence."""
