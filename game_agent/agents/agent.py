@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -178,8 +179,9 @@ class Agent:
         error met later goes to the listener.
         """
         ask = Ask(self, speaker, text, options or AskOptions(), listener, peer)
+        ask.asked_s = self._clock.now_s()
         if ask.options.deadline_ms is not None:
-            ask.deadline_s = self._clock.now_s() + ask.options.deadline_ms / 1e3
+            ask.deadline_s = ask.asked_s + ask.options.deadline_ms / 1e3
         with self._lock:
             if ask.options.replaces:
                 for other in self._open():
@@ -191,8 +193,14 @@ class Agent:
                 self._start(ask)
                 self._current = ask
             else:
-                self._queue.append(ask)
+                self._wait(ask)
         return ask
+
+    def _wait(self, ask: Ask) -> None:
+        """Let a question wait for those before it, to its own deadline at most."""
+        self._queue.append(ask)
+        if ask.deadline_s is not None:
+            ask.timer = self._engine.call_at(ask.deadline_s, partial(ask.cancel, "deadline"))
 
     def close(self) -> None:
         """End all questions and give up the view of the world."""
@@ -209,6 +217,8 @@ class Agent:
     def _start(self, ask: Ask) -> None:
         """Build the prompt from what is known now and hand it to the engine."""
         options = ask.options
+        if ask.timer is not None:
+            ask.timer.cancel()
         event = self._cache.encoder.event(event_text(ask.speaker, ask.text))
         try:
             ask.seq = self.world.seq
@@ -273,7 +283,11 @@ class Agent:
                 return
             self._queue.remove(ask)
             ask.done = True
-        ask.listener.on_done(Answer("", self.world.seq, reason, Usage()))
+            if ask.timer is not None:
+                ask.timer.cancel()
+        waited_ms = 1e3 * (self._clock.now_s() - ask.asked_s)
+        usage = Usage(queue_ms=waited_ms, ttft_ms=waited_ms, total_ms=waited_ms)
+        ask.listener.on_done(Answer("", self.world.seq, reason, usage))
 
     def ask_finished(self, ask: Ask, completion: Completion) -> None:
         """The engine is done with ``ask``: remember it, begin the next, tell its listener."""

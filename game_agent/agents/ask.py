@@ -10,6 +10,7 @@ from typing import Protocol
 from game_agent.agents.memory import Memory
 from game_agent.engine import Completion, Handle, Sampling, Usage
 from game_agent.engine.request import FinishReason, Mode
+from game_agent.engine.timers import Timer
 from game_agent.errors import GameAgentError, InvalidInput
 
 
@@ -103,6 +104,8 @@ class Ask:
         self.listener = listener
         self.peer = peer
         self.handle: Handle | None = None
+        self.timer: Timer | None = None
+        self.asked_s = 0.0
         self.deadline_s: float | None = None
         self.seq = 0
         self.done = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from functools import partial
 from itertools import groupby
@@ -19,6 +20,7 @@ from game_agent.config import EngineSettings
 from game_agent.engine import reply
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
+from game_agent.engine.pace import Pace
 from game_agent.engine.request import (
     Completion,
     FinishReason,
@@ -29,6 +31,7 @@ from game_agent.engine.request import (
 )
 from game_agent.engine.scheduler import admission_order, select
 from game_agent.engine.sequence import Chunk, Sequence
+from game_agent.engine.timers import Timer, Timers
 from game_agent.engine.waiter import Waiter
 from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
 from game_agent.metrics import EngineMetrics
@@ -67,6 +70,8 @@ class Engine:
         self._closed = False
         self._idle_source: IdleSource | None = None
         self._may_have_idle_work = False
+        self._timers = Timers()
+        self._pace = Pace()
 
     # Called from any thread
 
@@ -124,6 +129,13 @@ class Engine:
                 self._start()
                 self._wake.notify()
 
+    def call_at(self, when_s: float, call: Callable[[], None]) -> Timer:
+        """Have ``call`` made in the engine's thread at ``when_s``, or one step later."""
+        with self._wake:
+            self._start()
+            self._wake.notify()
+            return self._timers.add(when_s, call)
+
     def close(self) -> None:
         """Stop; what is still open ends as ``cancelled``. May be called again."""
         with self._wake:
@@ -152,10 +164,9 @@ class Engine:
     def _loop(self) -> None:
         while True:
             with self._wake:
-                while not (self._closed or self._inbox or self._endings or self._num_held):
-                    if self._may_have_idle_work:
-                        break
-                    self._wake.wait()
+                while not (self._closed or self._has_work()):
+                    due_s = self._timers.next_s()
+                    self._wake.wait(None if due_s is None else due_s - self._clock.now_s())
                 if self._closed:
                     break
             try:
@@ -167,6 +178,12 @@ class Engine:
                     self._fail(sequence, GameAgentError(f"the engine failed: {error}"))
         for sequence in [*self._running, *self._waiting, *self._inbox]:
             self._finish(sequence, "cancelled")
+
+    def _has_work(self) -> bool:
+        due_s = self._timers.next_s()
+        is_due = due_s is not None and due_s <= self._clock.now_s()
+        new = self._inbox or self._endings or self._may_have_idle_work
+        return bool(new or self._num_held or is_due)
 
     @property
     def _num_held(self) -> int:
@@ -192,6 +209,11 @@ class Engine:
         self._advance(chunks, logits)
 
     def _take_in(self) -> None:
+        now = self._clock.now_s()
+        with self._wake:
+            due = self._timers.take_due(now)
+        for call in due:
+            reply.tell(call)
         with self._wake:
             inbox, self._inbox = self._inbox, []
             endings, self._endings = self._endings, []
@@ -199,7 +221,6 @@ class Engine:
         for sequence, reason in endings:
             if sequence in self._running or sequence in self._waiting:
                 self._finish(sequence, reason)
-        now = self._clock.now_s()
         for sequence in [*self._running, *self._waiting]:
             deadline = sequence.request.deadline_s
             if deadline is not None and now >= deadline:
@@ -254,6 +275,16 @@ class Engine:
                 other.num_overtaken += other.arrival < sequence.arrival
             if not sequence.num_pending and not sequence.unfilled():
                 self._finish(sequence, "stop")
+            elif self._is_hopeless(sequence):
+                self._finish(sequence, "deadline")
+
+    def _is_hopeless(self, sequence: Sequence) -> bool:
+        """Whether not even the first token can come before the deadline, at the best pace."""
+        deadline_s = sequence.request.deadline_s
+        if deadline_s is None:
+            return False
+        needed_s = self._pace.at_least_s(sequence.num_missing_tokens)
+        return self._clock.now_s() + needed_s > deadline_s
 
     def _forward(self, chunks: Seq[Chunk]) -> Tensor:
         taken: dict[int, int] = {}
@@ -262,8 +293,12 @@ class Engine:
             for sequence, group in groupby(chunks, key=lambda chunk: chunk.sequence)
             for run in sequence.runs(list(group), taken, self.runner.rope)
         ]
-        self.metrics.count_step(sum(len(run.tokens) for run in runs))
-        return self.runner.forward(build_step(runs))
+        num_tokens = sum(len(run.tokens) for run in runs)
+        self.metrics.count_step(num_tokens)
+        begun_s = self._clock.now_s()
+        logits = self.runner.forward(build_step(runs))
+        self._pace.record(num_tokens, self._clock.now_s() - begun_s)
+        return logits
 
     def _advance(self, chunks: Seq[Chunk], logits: Tensor) -> None:
         """Publish what is complete, draw next tokens, end what is done."""

@@ -119,6 +119,12 @@ class Sequence:
         return out
 
     @property
+    def num_missing_tokens(self) -> int:
+        """Tokens that are to be computed before the next one can be drawn."""
+        missing = (self.entries[index] for index in self.unfilled())
+        return self.num_pending + sum(entry.num_tokens - entry.num_filled for entry in missing)
+
+    @property
     def num_own_pages(self) -> int:
         """Pages that the own frame needs to its end."""
         return pages_for(len(self.request.event) + self.max_tokens)
