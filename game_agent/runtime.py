@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from game_agent.agents.agent import Agent
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.eager import EagerEncoding
 from game_agent.agents.patch import Json
@@ -171,6 +172,7 @@ class Runtime:
         sees: Collection[str] = ("",),
         instructions: str = "",
         memory_tokens: int | None = None,
+        recall: int = 0,
     ) -> Agent:
         """An agent of that name; an existing one is changed and keeps its memory.
 
@@ -179,18 +181,19 @@ class Runtime:
         sees:          JSON Pointers to the parts of the world that it knows, in which ``*`` is any
                        one key or index and ``**`` any number of them; ``""`` is everything
         memory_tokens: most tokens of remembered turns in a prompt; None: as many as fit
+        recall:        how many turns that are too old for the prompt come back when a question is
+                       about them
 
         Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees).
         """
-        if memory_tokens is not None and memory_tokens < 0:
-            raise InvalidInput("memory_tokens must not be negative", where="memory_tokens")
+        budget = MemoryBudget(memory_tokens, recall)
         if card is not None and not isinstance(card, Card):
             card = Card(card)
         persona = Persona(name, profile, card, instructions)
         with self.lock:
             home = self.get_world(world) if isinstance(world, str) else world
             agent = self._put_agent(persona, home, sees)
-            agent.memory_tokens = memory_tokens
+            agent.budget = budget
             if card is not None and card.lorebook is not None:
                 agent.lore = card.lorebook
             return agent
@@ -257,7 +260,7 @@ class Runtime:
                 agent = self._put_agent(saved_agent.persona, world, saved_agent.sees)
                 agent.memory = saved_agent.memory
                 agent.lore = saved_agent.lore
-                agent.memory_tokens = saved_agent.memory_tokens
+                agent.budget = saved_agent.budget
             return world
 
     def _agents_of(self, world: World) -> list[Agent]:

@@ -12,6 +12,7 @@ import jsonpatch
 import msgpack
 
 from game_agent.agents.ask import AskOptions
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
@@ -138,7 +139,7 @@ class FakeAgent:
         self.persona = Persona(name, "")
         self.world_name = ""
         self.sees: tuple[str, ...] = ("",)
-        self.memory_tokens: int | None = None
+        self.budget = MemoryBudget()
         self.lore: Lorebook | None = None
         self._runtime = runtime
         self.memory = Memory()
@@ -237,12 +238,14 @@ class FakeRuntime:
         sees: Collection[str] = ("",),
         instructions: str = "",
         memory_tokens: int | None = None,
+        recall: int = 0,
     ) -> FakeAgent:
         self.get_world(world)
         agent = self.agents.setdefault(name, FakeAgent(name, self))
         card = None if card is None else Card(card)
         agent.persona = Persona(name, profile, card, instructions)
-        agent.world_name, agent.sees, agent.memory_tokens = world, tuple(sees), memory_tokens
+        agent.world_name, agent.sees = world, tuple(sees)
+        agent.budget = MemoryBudget(memory_tokens, recall)
         return agent
 
     def get_agent(self, name: str) -> FakeAgent:
@@ -265,9 +268,7 @@ class FakeRuntime:
             del self.agents[name]
         for one in saved.agents:
             agent = self.agents[one.persona.name] = FakeAgent(one.persona.name, self)
-            agent.world_name, agent.sees, agent.memory_tokens = (
-                *(world.name, one.sees, one.memory_tokens),
-            )
+            agent.world_name, agent.sees, agent.budget = world.name, one.sees, one.budget
             agent.persona, agent.memory, agent.lore = one.persona, one.memory, one.lore
         return world
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from game_agent.agents.agent import Agent
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.prompt import BlockCache
 from game_agent.blocks.block import Block
@@ -120,7 +121,7 @@ def test_a_pinned_turn_outlives_the_budget(mira: Agent) -> None:
     mira.observe("Ann paid for a week.", pinned=True)
     for i in range(30):
         mira.observe(f"Somebody passes by, and it is number {i}.")
-    mira.memory_tokens = 150
+    mira.budget = MemoryBudget(150)
     remembered = [str(source) for source in sources(mira) if "memory" in str(source)]
     assert remembered[0] == "memory:0"
     assert remembered[-1] == "memory:30"

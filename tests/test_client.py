@@ -12,6 +12,7 @@ import pytest
 from fakes import FakeRuntime
 from serving import running
 
+from game_agent.agents.budget import MemoryBudget
 from game_agent.client import AsyncClient, Client
 from game_agent.client.core import Core
 from game_agent.errors import InvalidInput, RequestTimeout, ServerError, TooLarge
@@ -70,8 +71,8 @@ def test_operations(client: Client, runtime: FakeRuntime) -> None:
     stream.heard(3)
     assert runtime.asks[-1].heard_chars == 3
     card = {"spec": "chara_card_v2", "data": {"name": "Cat"}}
-    client.agent_put("cat", world="v", card=card, memory_tokens=5)
-    assert runtime.agents["cat"].memory_tokens == 5
+    client.agent_put("cat", world="v", card=card, memory_tokens=5, recall=2)
+    assert runtime.agents["cat"].budget == MemoryBudget(5, recall=2)
     assert not client.cancel(1)
     assert client.stats()["num_asks"] == 2
     client.agent_delete("cat")

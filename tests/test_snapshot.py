@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from game_agent.agents.agent import Agent
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.snapshot import read_snapshot
 from game_agent.errors import InvalidInput, NotFound
@@ -44,7 +45,7 @@ def village(runtime: Runtime) -> tuple[Agent, Agent]:
         "Mira", world=world, profile={"trade": "innkeeper"}, sees=["/inn"], instructions="Be brief."
     )
     mira.observe("The door opens.", game_time=1.5, pinned=True)
-    mira.memory_tokens = 300
+    mira.budget = MemoryBudget(300, recall=2)
     bo = runtime.agent("bo", world=world, card=CARD)
     for agent in (mira, bo):
         agent.say("player", "A bell and a hat?", max_tokens=5, game_time=2).text()
@@ -179,11 +180,20 @@ def test_a_save_with_a_memory_of_an_older_version_is_read() -> None:
     assert [(turn.index, turn.pinned) for turn in agent.memory.turns()] == [(4, False)]
 
 
+def test_a_save_of_version_1_is_read_and_one_of_version_2_has_more() -> None:
+    (agent,) = read_snapshot(json.dumps(saved_value()).encode()).agents
+    assert agent.budget == MemoryBudget()
+    value = saved_value(version=2, agents__0__recall=3, agents__0__memory_tokens=90)
+    (agent,) = read_snapshot(json.dumps(value).encode()).agents
+    assert agent.budget == MemoryBudget(90, recall=3)
+
+
 @pytest.mark.parametrize(
     ("changes", "where"),
     [
         ({"format": "x"}, "/format"),
-        ({"version": 2}, "/version"),
+        ({"version": 0}, "/version"),
+        ({"version": 3}, "/version"),
         ({"version": "1"}, "/version"),
         ({"world": 3}, "/world"),
         ({"world__extra": 3}, "/world"),
@@ -199,6 +209,7 @@ def test_a_save_with_a_memory_of_an_older_version_is_read() -> None:
         ({"agents__0__card": {}}, "/agents/0/card/spec"),
         ({"agents__0__sees": [""] + ["inn"]}, "/agents/0/sees/1"),
         ({"agents__0__memory_tokens": -1}, "/agents/0/memory_tokens"),
+        ({"agents__0__recall": -1}, "/agents/0/recall"),
         ({"agents__0__lore": []}, "/agents/0/lore"),
         ({"agents__0__memory": []}, "/agents/0/memory/version"),
         ({"agents": [saved_value()["agents"][0]] * 2}, "/agents/1/name"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
 
 import numpy as np
 
 from game_agent.agents.ask import Answer, Ask, AskListener, AskOptions, Reply
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
@@ -43,7 +45,7 @@ class Agent:
         self._clock = clock
         self._default_mode = default_mode
         self.memory = Memory()
-        self.memory_tokens: int | None = None
+        self.budget = MemoryBudget()
         self.lore: Lorebook | None = None
         self._queue: deque[Ask] = deque()
         self._current: Ask | None = None
@@ -79,18 +81,12 @@ class Agent:
     def history(self, last: int | None = None) -> list[dict[str, object]]:
         """What is remembered, oldest first, as plain values."""
         with self._lock:
-            return [
-                {
-                    "kind": turn.kind,
-                    "speaker": turn.speaker,
-                    "text": turn.text,
-                    "reply": turn.reply,
-                    "game_time": turn.game_time,
-                    "index": turn.index,
-                    "pinned": turn.pinned,
-                }
-                for turn in self.memory.turns(last)
-            ]
+            return [asdict(turn) for turn in self.memory.turns(last)]
+
+    def recall(self, query: str, limit: int = 5) -> list[dict[str, object]]:
+        """Remembered turns that ``query`` is about, the best first, as plain values."""
+        with self._lock:
+            return [asdict(turn) for turn in self.memory.recall(query, limit)]
 
     def rewind(self, game_time: float) -> int:
         """Forget what came after ``game_time``; returns the number of turns forgotten.
@@ -254,7 +250,8 @@ class Agent:
             self._active_lore(text),
             self.memory,
             limit - event_tokens - reserve,
-            self.memory_tokens,
+            self.budget,
+            text,
         )
 
     def _active_lore(self, text: str | None) -> list[ActiveLore]:

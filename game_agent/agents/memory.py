@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeGuard, cast, get_args
 
 from game_agent.agents.patch import Json, check_json
+from game_agent.agents.recall import RecallIndex
 from game_agent.errors import InvalidInput, NotFound
 
 VERSION = 2  # 1 knew no pinned turns
@@ -31,6 +32,11 @@ class Turn:
     pinned: bool = False
     """Whether it stays in the prompt when older and newer ones must leave it."""
 
+    @property
+    def words(self) -> str:
+        """All that was said in it, for a search."""
+        return f"{self.speaker} {self.text} {self.reply or ''}"
+
 
 class Memory:
     """The turns of one agent. Not safe to use from several threads at once."""
@@ -39,6 +45,8 @@ class Memory:
         self._turns: list[Turn] = []
         self._pinned: dict[int, Turn] = {}
         self._next_index = 0
+        self._recall: RecallIndex | None = None
+        """Of all turns; made when it is first needed."""
 
     @property
     def next_index(self) -> int:
@@ -74,6 +82,18 @@ class Memory:
                 yield turn.reply
             yield turn.text
 
+    def recall(self, query: str, limit: int, before: int | None = None) -> list[Turn]:
+        """At most ``limit`` turns that ``query`` is about, the best first.
+
+        All have an index lower than ``before``, if that is given. See :class:`RecallIndex`.
+        """
+        if self._recall is None:
+            self._recall = RecallIndex()
+            for turn in self._turns:
+                self._recall.add(turn.index, turn.words)
+        places = map(self._place, self._recall.search(query, limit, before))
+        return [self._turns[place] for place in places if place is not None]
+
     def pinned(self) -> tuple[Turn, ...]:
         """The pinned turns, oldest first."""
         return tuple(self._pinned[index] for index in sorted(self._pinned))
@@ -108,6 +128,8 @@ class Memory:
                 is_kept = turn.game_time <= game_time
             if is_kept:
                 kept.append(turn)
+            elif self._recall is not None:
+                self._recall.remove(turn.index, turn.words)
         num_forgotten = len(self._turns) - len(kept)
         self._turns = kept
         self._pinned = {turn.index: turn for turn in kept if turn.pinned}
@@ -158,6 +180,8 @@ class Memory:
     def _add(self, turn: Turn) -> None:
         self._turns.append(turn)
         self._next_index = turn.index + 1
+        if self._recall is not None:
+            self._recall.add(turn.index, turn.words)
         if turn.pinned:
             self._pinned[turn.index] = turn
 
@@ -168,6 +192,9 @@ class Memory:
         return place if is_there else None
 
     def _put(self, place: int, turn: Turn) -> None:
+        if self._recall is not None:
+            self._recall.remove(turn.index, self._turns[place].words)
+            self._recall.add(turn.index, turn.words)
         self._turns[place] = turn
         self._pinned.pop(turn.index, None)
         if turn.pinned:

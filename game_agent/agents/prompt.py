@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.character import Character
 from game_agent.agents.lore import ActiveLore
 from game_agent.agents.memory import Memory, Turn
@@ -60,13 +61,15 @@ def build_prompt(
     lore: Sequence[ActiveLore],
     memory: Memory,
     max_tokens: int,
-    memory_tokens: int | None = None,
+    budget: MemoryBudget,
+    query: str | None = None,
 ) -> Prompt:
     """At most ``max_tokens`` tokens: the character, what it sees, lore, what it remembers.
 
     The character and the world are never left out. Each lorebook has half of what is left at most,
-    and so have the character's examples; memory takes what remains, or ``memory_tokens`` if that is
-    less. Raises :class:`TooLarge` when the character and the world alone are too long.
+    and so have the character's examples; memory takes what remains, or its ``budget`` if that is
+    less. ``query`` is what older turns are recalled for. Raises :class:`TooLarge` when the
+    character and the world alone are too long.
     """
     fixed = [("character", cache.block(character.text, "character", first=True))]
     for part in parts:
@@ -85,9 +88,10 @@ def build_prompt(
     room -= _num_tokens(told)
     examples = _examples(cache, character, room // 2)
     room -= _num_tokens(examples)
-    if memory_tokens is not None:
-        room = min(room, memory_tokens)
-    entries = [*fixed, *told, *examples, *_remembered(cache, memory, character.name, room)]
+    if budget.tokens is not None:
+        room = min(room, budget.tokens)
+    remembered = _Remembered(cache, memory, character.name)
+    entries = [*fixed, *told, *examples, *remembered.entries(room, budget, query)]
     return Prompt(tuple(b for _, b in entries), tuple(source for source, _ in entries))
 
 
@@ -125,23 +129,45 @@ def _examples(cache: BlockCache, character: Character, room: int) -> list[_Entry
     return examples
 
 
-def _remembered(cache: BlockCache, memory: Memory, name: str, room: int) -> list[_Entry]:
-    """Turns, oldest first: the pinned ones, and as many of the latest as fit beside them.
+class _Remembered:
+    """Chooses turns of a memory; only those that fit are looked at, however many there are."""
 
-    Only the turns that fit are looked at, however many there are.
-    """
-    chosen: dict[int, _Entry] = {}
-    for turns in (reversed(memory.pinned()), memory.newest_first()):
+    def __init__(self, cache: BlockCache, memory: Memory, name: str) -> None:
+        self._cache = cache
+        self._memory = memory
+        self._name = name
+
+    def entries(self, room: int, budget: MemoryBudget, query: str | None) -> list[_Entry]:
+        """Turns of at most ``room`` tokens, oldest first.
+
+        The pinned ones, as many of the latest as fit beside them, and up to ``budget.recall`` older
+        ones that ``query`` is about, which take at most half of what the pinned ones leave.
+        """
+        chosen: dict[int, _Entry] = {}
+        room = self._fill(chosen, reversed(self._memory.pinned()), room)
+        latest = dict(chosen)
+        self._fill(latest, self._memory.newest_first(), room)
+        is_all = len(latest) == len(self._memory)
+        if query is None or not budget.recall or is_all:
+            return [latest[index] for index in sorted(latest)]
+        oldest = min(latest.keys() - chosen.keys(), default=self._memory.next_index)
+        recalled = self._memory.recall(query, budget.recall, before=oldest)
+        room -= room // 2 - self._fill(chosen, recalled, room // 2)
+        self._fill(chosen, self._memory.newest_first(), room)
+        return [chosen[index] for index in sorted(chosen)]
+
+    def _fill(self, chosen: dict[int, _Entry], turns: Iterable[Turn], room: int) -> int:
+        """Adds turns up to the first that does not fit; returns what is left of the room."""
         for turn in turns:
             if turn.index in chosen:
                 continue
             source = f"memory:{turn.index}"
-            block = cache.block(turn_text(turn, name), source)
+            block = self._cache.block(turn_text(turn, self._name), source)
             if len(block) > room:
                 break
             room -= len(block)
             chosen[turn.index] = (source, block)
-    return [chosen[index] for index in sorted(chosen)]
+        return room
 
 
 def turn_text(turn: Turn, agent_name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from game_agent.agents.agent import Agent
+from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
@@ -25,7 +26,7 @@ from game_agent.agents.world import World
 from game_agent.errors import InvalidInput
 
 FORMAT = "game-agent save"
-VERSION = 1
+VERSION = 2  # 1 knew no recall
 MAX_NAME_CHARS = 128
 
 _Any = TypeVar("_Any")
@@ -39,7 +40,7 @@ class AgentSnapshot:
     sees: tuple[str, ...]
     memory: Memory
     lore: Lorebook | None
-    memory_tokens: int | None
+    budget: MemoryBudget
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def _agent_value(agent: Agent) -> dict[str, Any]:
         "card": None if card is None else card.value,
         "instructions": persona.instructions,
         "sees": agent.sees,
-        "memory_tokens": agent.memory_tokens,
+        "memory_tokens": agent.budget.tokens,
+        "recall": agent.budget.recall,
         "lore": None if own_lore is None else own_lore.value,
         "memory": agent.memory.to_value(),
     }
@@ -108,6 +110,7 @@ class _AgentFields(_Fields):
     memory_tokens: int | None
     lore: Any
     memory: Any
+    recall: int = 0
 
 
 class _Save(_Fields):
@@ -130,8 +133,8 @@ def read_snapshot(data: bytes) -> Snapshot:
     head = _decode(data, _Head)
     if head.format != FORMAT:
         raise InvalidInput(f'this is no save: its format is not "{FORMAT}"', where="/format")
-    if head.version != VERSION:
-        message = f"the save has version {head.version}, this game-agent reads version {VERSION}"
+    if not 1 <= head.version <= VERSION:
+        message = f"the save has version {head.version}, this game-agent reads 1 to {VERSION}"
         raise InvalidInput(f"{message}; load it with the version that wrote it", where="/version")
     save = _decode(data, _Save)
     world = save.world
@@ -157,8 +160,7 @@ def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
         _check_name(fields.name, "/name")
         for index, path in enumerate(fields.sees):
             parse_sight(path, f"/sees/{index}")
-        if fields.memory_tokens is not None and fields.memory_tokens < 0:
-            raise InvalidInput("it must not be negative", where="/memory_tokens")
+        budget = MemoryBudget(fields.memory_tokens, fields.recall)
         with _under("/card"):
             card = None if fields.card is None else Card(fields.card)
         persona = Persona(fields.name, fields.profile, card, fields.instructions)
@@ -167,7 +169,7 @@ def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
             lore = Lorebook(fields.lore, "/lore")
         with _under("/memory"):
             memory = Memory.from_value(fields.memory)
-    return AgentSnapshot(persona, fields.sees, memory, lore, fields.memory_tokens)
+    return AgentSnapshot(persona, fields.sees, memory, lore, budget)
 
 
 @contextmanager

@@ -113,9 +113,10 @@ class AsyncClient:
         sees: Sequence[str] | None = None,
         instructions: str | None = None,
         memory_tokens: int | None = None,
+        recall: int | None = None,
     ) -> None:
         await self._do(
-            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens)
+            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens, recall)
         )
 
     async def agent_get(self, agent: str) -> Map:

@@ -85,6 +85,7 @@ def agent_put(
     instructions: str | None = None,
     card: Mapping[str, Any] | None = None,
     memory_tokens: int | None = None,
+    recall: int | None = None,
 ) -> Call[None]:
     fields = {
         "agent": agent,
@@ -94,6 +95,7 @@ def agent_put(
         "sees": None if sees is None else list(sees),
         "instructions": instructions,
         "memory_tokens": memory_tokens,
+        "recall": recall,
     }
     return Call("agent.put", fields, _nothing)
 

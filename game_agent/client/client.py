@@ -118,9 +118,12 @@ class Client:
         sees: Sequence[str] | None = None,
         instructions: str | None = None,
         memory_tokens: int | None = None,
+        recall: int | None = None,
     ) -> None:
         """Create or update an agent; ``sees`` are JSON Pointers into the world."""
-        self._do(calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens))
+        self._do(
+            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens, recall)
+        )
 
     def agent_get(self, agent: str) -> Map:
         return self._do(calls.agent_get(agent))

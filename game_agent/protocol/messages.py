@@ -86,6 +86,7 @@ class AgentPut(Request, tag="agent.put"):
     sees: tuple[str, ...] = ("",)
     instructions: str = ""
     memory_tokens: Annotated[int, Meta(ge=0)] | None = None
+    recall: Annotated[int, Meta(ge=0, le=100)] = 0
     actions: Any = None
 
 

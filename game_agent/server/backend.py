@@ -9,6 +9,7 @@ from game_agent.errors import GameAgentError
 
 if TYPE_CHECKING:
     from game_agent.agents.ask import AskOptions
+    from game_agent.agents.budget import MemoryBudget
     from game_agent.agents.lore import Lorebook
     from game_agent.agents.memory import Memory
     from game_agent.agents.persona import Persona
@@ -62,7 +63,7 @@ class Agent(Protocol):
     @property
     def sees(self) -> tuple[str, ...]: ...
     @property
-    def memory_tokens(self) -> int | None: ...
+    def budget(self) -> MemoryBudget: ...
 
     def observe(
         self, text: str, game_time: float | None = None, *, pinned: bool = False
@@ -155,6 +156,7 @@ class Backend(Protocol):
         sees: Sequence[str] = ("",),
         instructions: str = "",
         memory_tokens: int | None = None,
+        recall: int = 0,
     ) -> Agent: ...
 
     def get_agent(self, name: str) -> Agent: ...

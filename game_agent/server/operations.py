@@ -124,6 +124,7 @@ class Operations:
                 sees=request.sees,
                 instructions=request.instructions,
                 memory_tokens=request.memory_tokens,
+                recall=request.recall,
             )
         return {}
 

@@ -117,7 +117,8 @@ def requests_that_make(world: World, agents: list[Agent]) -> Iterator[messages.R
             card=None if persona.card is None else dict(persona.card.value),
             sees=agent.sees,
             instructions=persona.instructions,
-            memory_tokens=agent.memory_tokens,
+            memory_tokens=agent.budget.tokens,
+            recall=agent.budget.recall,
         )
 
 
