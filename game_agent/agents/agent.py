@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Collection
+from collections.abc import Sequence as Seq
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -17,6 +18,8 @@ from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
 from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_text
+from game_agent.agents.question import SAY, Choose
+from game_agent.agents.task import Question, Setting
 from game_agent.agents.world import World
 from game_agent.blocks.block import block_keys
 from game_agent.clock import Clock
@@ -116,7 +119,7 @@ class Agent:
             encoder = self._cache.encoder
             event = None if text is None else encoder.event(event_text(speaker, text))
             num_tokens = 0 if event is None else len(event)
-            prompt = self._prompt(AskOptions(), num_tokens, text)
+            prompt = self._prompt(AskOptions().max_tokens, num_tokens, text)
         digest, store = self._engine.runner.digest, self._engine.store
         keys = block_keys(digest, prompt.blocks, mode or self._default_mode)
         rows = [
@@ -142,7 +145,7 @@ class Agent:
         """
         waiter = Waiter()
         with self._lock:
-            blocks = self._prompt(AskOptions(), 0, None).blocks
+            blocks = self._prompt(AskOptions().max_tokens, 0, None).blocks
             request = Request(
                 blocks, np.empty(0, np.int32), self._default_mode, max_tokens=0, priority=-1
             )
@@ -154,8 +157,28 @@ class Agent:
 
         ``options`` are those of :class:`AskOptions`. Raises what :meth:`ask` raises.
         """
+        return self._put(SAY, speaker, text, AskOptions(**options))  # type: ignore[arg-type]
+
+    def choose(
+        self,
+        speaker: str,
+        text: str,
+        choices: Seq[str],
+        *,
+        normalize: bool = False,
+        **options: object,
+    ) -> Reply:
+        """Ask for one of ``choices``; ``choice()`` of the result has it, with the scores of all.
+
+        Nothing is generated: all are scored in one forward pass, see :class:`Choose`. ``options``
+        are those of :class:`AskOptions`. Raises what :meth:`ask` raises.
+        """
+        question = Choose(tuple(choices), normalize)
+        return self._put(question, speaker, text, AskOptions(**options))  # type: ignore[arg-type]
+
+    def _put(self, question: Question, speaker: str, text: str, options: AskOptions) -> Reply:
         reply = Reply()
-        reply.ask = self.ask(text, AskOptions(**options), speaker=speaker, listener=reply)  # type: ignore[arg-type]
+        reply.ask = self.ask(text, options, speaker=speaker, listener=reply, question=question)
         return reply
 
     def ask(
@@ -166,6 +189,7 @@ class Agent:
         speaker: str = "Player",
         peer: str = "",
         listener: AskListener,
+        question: Question = SAY,
     ) -> Ask:
         """Put a question; ``listener`` hears the answer. Never waits.
 
@@ -174,7 +198,7 @@ class Agent:
         Raises :class:`TooLarge` or :class:`Overloaded` at once where that is known at once; an
         error met later goes to the listener.
         """
-        ask = Ask(self, speaker, text, options or AskOptions(), listener, peer)
+        ask = Ask(self, speaker, text, options or AskOptions(), listener, peer, question)
         ask.asked_s = self._clock.now_s()
         if ask.options.deadline_ms is not None:
             ask.deadline_s = ask.asked_s + ask.options.deadline_ms / 1e3
@@ -218,11 +242,15 @@ class Agent:
         event = self._cache.encoder.event(event_text(ask.speaker, ask.text))
         try:
             ask.seq = self.world.seq
+            setting = Setting(self._engine, self.world.state, self.sees)
+            ask.task = task = ask.question.task(options.max_tokens, setting)
             request = Request(
-                self._prompt(options, len(event), ask.text).blocks,
+                self._prompt(task.reserve_tokens, len(event), ask.text).blocks,
                 event,
                 mode=options.mode or self._default_mode,
-                max_tokens=options.max_tokens,
+                max_tokens=task.max_tokens,
+                options=task.options,
+                normalize=task.normalize,
                 sampling=options.sampling(),
                 stop=options.stop,
                 priority=options.priority,
@@ -235,9 +263,9 @@ class Agent:
             ask.done = True
             raise
 
-    def _prompt(self, options: AskOptions, event_tokens: int, text: str | None) -> Prompt:
+    def _prompt(self, reserve_tokens: int, event_tokens: int, text: str | None) -> Prompt:
         limit = self._engine.runner.max_context_tokens
-        reserve = min(options.max_tokens, limit // 4)
+        reserve = min(reserve_tokens, limit // 4)
         if event_tokens + reserve > limit:
             raise TooLarge(
                 f"the event has {event_tokens} tokens, the model's context holds {limit}",
@@ -288,18 +316,25 @@ class Agent:
 
     def ask_finished(self, ask: Ask, completion: Completion) -> None:
         """The engine is done with ``ask``: remember it, begin the next, tell its listener."""
+        assert ask.task is not None, "the engine answers what it was asked"
+        outcome = ask.task.read(completion)
         with self._lock:
-            whole = completion.finish_reason in ("stop", "length")
-            if not ask.is_forgotten and (whole or completion.text):
+            if not ask.is_forgotten and outcome.reply is not None:
                 turn = self.memory.add_turn(
-                    ask.speaker, ask.text, completion.text, ask.options.game_time
+                    ask.speaker, ask.text, outcome.reply, ask.options.game_time
                 )
                 ask.turn = (self.memory, turn.index)
                 if ask.heard_chars is not None:
                     self.memory.heard(turn.index, ask.heard_chars)
             failed = self._next(ask)
         ask.listener.on_done(
-            Answer(completion.text, ask.seq, completion.finish_reason, completion.usage)
+            Answer(
+                outcome.reply or "",
+                ask.seq,
+                completion.finish_reason,
+                completion.usage,
+                outcome.choice,
+            )
         )
         _report(failed)
 

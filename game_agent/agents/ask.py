@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from game_agent.agents.memory import Memory
+from game_agent.agents.question import SAY
+from game_agent.agents.task import Choice, Question, Task
 from game_agent.engine import Completion, Handle, Sampling, Usage
 from game_agent.engine.request import FinishReason, Mode
 from game_agent.engine.timers import Timer
@@ -55,12 +57,17 @@ class AskOptions:
 
 @dataclass(frozen=True)
 class Answer:
-    """The end of a question. ``seq`` is the version of the world that was seen."""
+    """The end of a question. ``seq`` is the version of the world that was seen.
+
+    text:   what is said; of a choice, the option
+    choice: of ``choose``, None if it was ended before
+    """
 
     text: str
     seq: int
     finish_reason: FinishReason
     usage: Usage
+    choice: Choice | None = None
 
 
 class AskListener(Protocol):
@@ -96,6 +103,7 @@ class Ask:
         options: AskOptions,
         listener: AskListener,
         peer: str = "",
+        question: Question = SAY,
     ) -> None:
         self._owner = owner
         self.speaker = speaker
@@ -103,6 +111,8 @@ class Ask:
         self.options = options
         self.listener = listener
         self.peer = peer
+        self.question = question
+        self.task: Task | None = None
         self.handle: Handle | None = None
         self.timer: Timer | None = None
         self.asked_s = 0.0
@@ -135,7 +145,7 @@ class Ask:
 
 
 class Reply:
-    """The answer to ``say`` as it comes: iterate for its pieces, then read ``answer``."""
+    """The answer to a question as it comes: iterate for its pieces, then read ``answer``."""
 
     ask: Ask
 
@@ -153,12 +163,20 @@ class Reply:
             else:
                 yield event
 
-    def text(self) -> str:
-        """Wait for the end; the whole reply. Raises the question's error, if it failed."""
+    def wait(self) -> Answer:
+        """Wait for the end; the whole answer. Raises the question's error, if it failed."""
         for _ in self:
             continue
         assert self.answer is not None
-        return self.answer.text
+        return self.answer
+
+    def text(self) -> str:
+        """Wait for the end; the whole reply. Raises what :meth:`wait` raises."""
+        return self.wait().text
+
+    def choice(self) -> Choice | None:
+        """Wait for the end; what was chosen, None if it ended before. Raises as :meth:`wait`."""
+        return self.wait().choice
 
     def cancel(self) -> None:
         """End the reply with what it has."""

@@ -70,6 +70,11 @@ class ModelRunner:
     def vocab_size(self) -> int:
         return self.spec.vocab_size
 
+    @property
+    def end_token_id(self) -> int | None:
+        """What ends a reply in the prompt format, or else in the model; None: nothing does."""
+        return next(iter((*self.encoder.stop_token_ids, *self.spec.stop_token_ids)), None)
+
     def capture_graphs(self, progress: Progress | None = None) -> None:
         """Capture short passes as CUDA graphs, where device and kernels can; seconds, once.
 
