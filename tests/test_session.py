@@ -163,6 +163,23 @@ def test_a_session_moves_to_the_connection_that_names_it() -> None:
     assert len(table) == 2
 
 
+def test_the_outbox_names_who_has_something_to_send() -> None:
+    table, _ = new_table()
+    first, second, _ = (table.of_peer(Peer(name)) for name in (b"a", b"b", b"c"))
+    second.tell(b"x")
+    first.tell(b"y")
+    second.tell(b"z")
+    assert table.take_outbox() == [second, first]
+    assert table.take_outbox() == []
+    first.sent()
+    table.disconnect(second)
+    table.resume(second.token, Peer(b"d"))
+    assert table.take_outbox() == [second], "what it could not be sent before"
+    second.tell(b"x")
+    table.close(second)
+    assert table.take_outbox() == []
+
+
 def test_an_unknown_session_is_not_resumed() -> None:
     table, _ = new_table()
     session, resumed = table.resume("nobody's", PEER)

@@ -70,9 +70,20 @@ class _Kept:
 
 
 class Session:
-    """The requests and replies of one client. Used by one thread."""
+    """The requests and replies of one client. Used by one thread.
 
-    def __init__(self, token: str, peer: Peer, limits: Limits, replay_s: float, now_s: float):
+    It puts itself into ``outbox`` when it has something to send.
+    """
+
+    def __init__(
+        self,
+        token: str,
+        peer: Peer,
+        limits: Limits,
+        replay_s: float,
+        now_s: float,
+        outbox: Outbox | None = None,
+    ) -> None:
         self.token = token
         self.peer: Peer | None = peer
         self.owner = peer.user
@@ -87,6 +98,7 @@ class Session:
         self._queued_bytes = 0
         self._queued_ends: set[Id] = set()
         self._open_pieces: dict[Id, _Queued] = {}
+        self._outbox: Outbox = {} if outbox is None else outbox
 
     @property
     def num_pending(self) -> int:
@@ -253,6 +265,11 @@ class Session:
         else:
             self._queue.append(reply)
         self._queued_bytes += reply.num_bytes
+        self._outbox[self] = None
+
+
+Outbox = dict[Session, None]
+"""Sessions with something to send, in the order in which they had it."""
 
 
 def _cancel(asks: Iterable[Ask | None]) -> None:

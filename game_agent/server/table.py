@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from game_agent.clock import Clock
 from game_agent.errors import InvalidInput, Overloaded, Unauthorized
-from game_agent.server.session import Peer, Session
+from game_agent.server.session import Outbox, Peer, Session
 from game_agent.server.settings import ServerSettings
 
 MAX_FORMER_PEERS = 8
@@ -39,12 +39,19 @@ class SessionTable:
         self._by_token: dict[str, Session] = {}
         self._by_peer: dict[bytes, Session] = {}
         self._former: dict[bytes, Session] = {}
+        self._outbox: Outbox = {}
 
     def __len__(self) -> int:
         return len(self._by_token)
 
     def __iter__(self) -> Iterator[Session]:
         return iter(list(self._by_token.values()))
+
+    def take_outbox(self) -> list[Session]:
+        """The sessions that have had something to send since this was last called."""
+        out = [session for session in self._outbox if session.num_queued]
+        self._outbox.clear()
+        return out
 
     def of_peer(self, peer: Peer) -> Session:
         """The session of a connection, opened if it has none.
@@ -91,6 +98,7 @@ class SessionTable:
         self.disconnect(wanted)
         self._former.pop(peer.routing_id, None)
         self._by_peer[peer.routing_id] = wanted
+        self._outbox[wanted] = None
         return self.of_peer(peer), True
 
     def disconnect(self, session: Session) -> None:
@@ -136,8 +144,9 @@ class SessionTable:
         if len(self._by_token) >= settings.limits.max_sessions:
             raise Overloaded("too many clients are connected", retry_after_ms=settings.expiry_ms)
         token = self._new_token()
+        now_s = self._clock.now_s()
         session = Session(
-            token, peer, settings.limits, settings.replay_s, now_s=self._clock.now_s()
+            token, peer, settings.limits, settings.replay_s, now_s=now_s, outbox=self._outbox
         )
         self._by_token[token] = session
         self._by_peer[peer.routing_id] = session

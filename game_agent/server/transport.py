@@ -28,9 +28,11 @@ logger = logging.getLogger(__name__)
 
 QUEUED_MESSAGES_PER_PEER = 64
 """ZeroMQ's own queues stay short: what waits in a session can still be joined, dropped or freed."""
-MESSAGES_PER_TURN = 256
+READ_BUDGET_S = 0.002
+"""Reading pauses after so long for replies, so that one peer's flood does not hold up others."""
 IDLE_POLL_MS = 250
 BLOCKED_POLL_MS = 5
+"""How often it is tried again to send to a peer whose queue was full."""
 LAST_WORDS_MS = 500
 EXPIRY_EVERY_S = 1.0
 HEALTHY_S = 10.0
@@ -64,6 +66,8 @@ class Server:
         self._stopping_since_s: float | None = None
         self._is_asked_to_stop = False
         self._next_expiry_s = self._clock.now_s()
+        self._blocked: dict[Session, None] = {}
+        self._next_retry_s = 0.0
         # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
         self._wake_lock = threading.RLock()
         self._is_waking = False
@@ -97,10 +101,9 @@ class Server:
         if self._gate is not None:
             for socket in self._gate.sockets:
                 poller.register(socket, zmq.POLLIN)
-        is_blocked = False
         while not self._is_finished():
             self._seen_s = self._clock.now_s()
-            ready = dict(poller.poll(BLOCKED_POLL_MS if is_blocked else IDLE_POLL_MS))
+            ready = dict(poller.poll(BLOCKED_POLL_MS if self._blocked else IDLE_POLL_MS))
             if self._woken in ready:
                 self._woken.recv()
                 with self._wake_lock:
@@ -112,7 +115,7 @@ class Server:
             self._run_posted()
             self._expire()
             self._journal.commit()
-            is_blocked = self._send()
+            self._send()
 
     def stop(self) -> None:
         """Make ``run`` end soon. From any thread or a signal handler; may be called again."""
@@ -180,28 +183,38 @@ class Server:
             self._inbox.get_nowait()()
 
     def _receive(self) -> None:
-        for _ in range(MESSAGES_PER_TURN):
+        end_s = self._clock.now_s() + READ_BUDGET_S
+        while True:
             try:
                 parts = self._router.recv_multipart(zmq.NOBLOCK, copy=self._gate is None)
             except zmq.Again:
                 return
-            routing_id, *frames = (
-                part if isinstance(part, bytes) else part.bytes for part in parts
-            )
-            has_delimiter = len(frames) > 1 and frames[0] == b""
-            peer = Peer(routing_id, has_delimiter, user_of(parts[-1]))
-            refusal = self._app.receive(peer, frames[1:] if has_delimiter else frames)
-            if refusal is not None:
-                self._send_to(peer, refusal)
+            self._take(parts)
+            if self._clock.now_s() >= end_s:
+                return
 
-    def _send(self) -> bool:
-        """Send what waits. True if somebody's queue is full, so that it must be tried again."""
-        is_blocked = False
-        for session in self._sessions:
-            is_blocked |= self._send_session(session)
-        return is_blocked
+    def _take(self, parts: list[bytes] | list[zmq.Frame]) -> None:
+        routing_id, *frames = (part if isinstance(part, bytes) else part.bytes for part in parts)
+        has_delimiter = len(frames) > 1 and frames[0] == b""
+        peer = Peer(routing_id, has_delimiter, user_of(parts[-1]))
+        refusal = self._app.receive(peer, frames[1:] if has_delimiter else frames)
+        if refusal is not None:
+            self._send_to(peer, refusal)
+
+    def _send(self) -> None:
+        """Send what waits, now and then also to those whose queues were full."""
+        now_s = self._clock.now_s()
+        sessions = self._sessions.take_outbox()
+        if self._blocked and now_s >= self._next_retry_s:
+            sessions += self._blocked
+            self._blocked.clear()
+            self._next_retry_s = now_s + BLOCKED_POLL_MS / 1000
+        for session in sessions:
+            if session not in self._blocked and self._send_session(session):
+                self._blocked[session] = None
 
     def _send_session(self, session: Session) -> bool:
+        """Send what waits for one peer. True if its queue is full."""
         while session.peer is not None and (frame := session.peek()) is not None:
             is_sent = self._send_to(session.peer, frame)
             if is_sent is None:
