@@ -137,7 +137,10 @@ def test_faults_of_a_server_are_counted(
 ) -> None:
     monkeypatch.setattr("game_agent.soak.load.LAST_REPLIES_S", 0.3)
     with answering(change) as endpoint:
-        load = Load(endpoint, SoakSettings(duration_s=0.7, asks_per_s=60, ticks_per_s=20))
+        load = Load(
+            endpoint,
+            SoakSettings(duration_s=0.7, asks_per_s=60, ticks_per_s=20, deadline_ms=60_000),
+        )
         load.set_up()
         load.run(lambda at_s: None)
         load.close()
