@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from conformance.cable import Cable
 from fakes import FakeRuntime
 from serving import PATIENCE_S, free_endpoint, running
 
 from game_agent.client import FrameClient, calls
-from game_agent.client.frame import HEARTBEAT_S, MAX_UNSENT, SILENCE_S
+from game_agent.client.frame import MAX_UNSENT, SILENCE_S
 from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, Overloaded, ServerError, Unavailable
 
@@ -27,63 +26,12 @@ def poll_until(client: FrameClient, condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-class Cable:
-    """A relay in front of a server that can be cut."""
-
-    def __init__(self, server_endpoint: str) -> None:
-        self._port = int(server_endpoint.rpartition(":")[2])
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._ends: list[socket.socket] = []
-        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        """End all connections; new ones may come."""
-        for end in self._ends:
-            with_error_ignored(lambda end=end: end.shutdown(socket.SHUT_RDWR))  # type: ignore[misc]
-            end.close()
-        self._ends.clear()
-
-    def close(self) -> None:
-        self._listener.close()
-        self.cut()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._port))
-            self._ends += [near, far]
-            for source, target in ((near, far), (far, near)):
-                threading.Thread(target=_carry, args=(source, target), daemon=True).start()
-
-
-def with_error_ignored(action: Callable[[], object]) -> None:
-    """What is cut may be gone already."""
-    try:
-        action()
-    except OSError:
-        return
-
-
-def _carry(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        return
-
-
 @contextmanager
 def cabled(runtime: FakeRuntime) -> Iterator[Cable]:
     with running(runtime) as server:
-        cable = Cable(server.endpoint)
-        try:
+        port = int(server.endpoint.rpartition(":")[2])
+        with Cable("127.0.0.1", port) as cable:
             yield cable
-        finally:
-            cable.close()
 
 
 def test_requests_are_answered_over_frames() -> None:
@@ -95,13 +43,15 @@ def test_requests_are_answered_over_frames() -> None:
             answer.result()
         poll_until(client, lambda: change.is_done and len(runtime.asks) == 1)
         assert change.result() == {"seq": 1, "blocks": 2, "blocks_changed": 1}
-        texts = [answer.text]
+        texts, pieces = [answer.text], []
         for _ in range(2):
             before = answer.text
             runtime.step()
             poll_until(client, lambda before=before: answer.text != before)  # type: ignore[misc]
             texts.append(answer.text)
+            pieces += answer.take_pieces()
         assert texts == ["", "ann ", "ann heard "]
+        assert pieces == ["ann ", "heard "]
         runtime.finish()
         poll_until(client, lambda: answer.is_done)
         assert answer.result().text == answer.text == "ann heard hello you."
@@ -145,7 +95,7 @@ def test_a_cut_connection_is_resumed_and_nothing_is_done_twice() -> None:
         tick = client.tick("w", 1, merge={"b": 1}, asks=[{"agent": "ann", "event": "y"}])
         poll_until(client, lambda: len(runtime.asks) == 2)
         cable.cut()
-        clock.advance(HEARTBEAT_S + 0.1)
+        clock.advance(SILENCE_S / 2)
         client.poll()
         runtime.finish()
         late = client.start(calls.world_patch("w", merge={"c": 1}))

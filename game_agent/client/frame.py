@@ -21,8 +21,7 @@ from game_agent.protocol.replies import TERMINAL
 
 T = TypeVar("T")
 SILENCE_S = 3.0
-"""A connection on which nothing came for so long, though something should have, is replaced."""
-HEARTBEAT_S = 1.0
+PINGS_PER_SILENCE = 3
 MAX_MESSAGES_PER_POLL = 64
 MAX_UNSENT = 1024
 RETRY_AFTER_MS = 1000
@@ -41,6 +40,7 @@ class Pending(Generic[T]):
         self.is_done = False
         self.error: GameAgentError | None = None
         self._call = call
+        self._pieces: list[str] = []
         self._reply: Map = {}
 
     def result(self) -> T:
@@ -51,11 +51,20 @@ class Pending(Generic[T]):
             raise self.error
         return self._call.read(self._reply)
 
+    def take_pieces(self) -> list[str]:
+        """The pieces of an answer that came since the last call: tokens, or sentences to speak.
+
+        Pieces are missed if the game polls too rarely; ``text`` is whole all the same.
+        """
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
     def _take(self, reply: Map) -> None:
         if reply["ev"] in TERMINAL:
             self._reply, self.is_done = reply, True
             self.text = reply.get("text", self.text)
         else:
+            self._pieces.append(reply["text"])
             self.text += reply["text"]
 
     def _fail(self, error: GameAgentError) -> None:
@@ -77,7 +86,10 @@ class FrameClient:
     have no reply are sent again under their ids, so that each is carried out once. Before there is
     a server, requests wait. A context manager.
 
-    ``name``: what the server should call this client. ``keys``: for a server that asks for them.
+    name:      what the server should call this client
+    keys:      for a server that asks for them
+    silence_s: a connection on which nothing came for so long, though something should have, is
+               lost; a third of it is how often a silent client gives a sign of life
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class FrameClient:
         *,
         name: str | None = None,
         keys: CurveKeys | None = None,
+        silence_s: float = SILENCE_S,
         clock: Clock | None = None,
     ) -> None:
         self.endpoint = endpoint
@@ -94,6 +107,7 @@ class FrameClient:
         """What ``hello`` told: version, model, limits."""
         self._name = name
         self._keys = keys
+        self._silence_s = silence_s
         self._clock = clock or SystemClock()
         self._core = Core()
         self._pending: dict[int, Pending[Any]] = {}
@@ -201,11 +215,11 @@ class FrameClient:
 
     def _keep_alive(self) -> None:
         now_s = self._clock.now_s()
-        if self._owed_since_s is not None and now_s - self._owed_since_s > SILENCE_S:
+        if self._owed_since_s is not None and now_s - self._owed_since_s > self._silence_s:
             self._core.forget(self._hello.id)
             self._socket.close(linger=0)
             self._connect()
-        elif self.is_connected and now_s - self._spoke_s > HEARTBEAT_S:
+        elif self.is_connected and now_s - self._spoke_s > self._silence_s / PINGS_PER_SILENCE:
             ping = self._core.request("ping", {})
             self._core.forget(ping.id)
             self._send(ping.frame)
