@@ -2,7 +2,7 @@
 
     python bench/flops.py [--out FILE.md]
 
-Arithmetic alone, nothing is run. Block-Attention (arXiv 2409.15355, table 3) counts two operations
+Arithmetic alone, nothing is run. Block-Attention (arXiv 2409.15355) counts two operations
 per parameter and token and leaves attention out; beside it stands our formula (``model/flops.py``),
 which counts attention, the output head once, and nothing behind the last layer's keys and values.
 """

@@ -268,6 +268,25 @@ def test_too_large_for_the_kv_memory_is_an_error_and_others_go_on(tiny_checkpoin
     engine.close()
 
 
+def test_what_can_never_fit_is_told_while_others_run(tiny_checkpoint: Path) -> None:
+    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**18))  # 512 tokens
+    rng = random.Random(20)
+    recorder = Recorder()
+    handle = engine.submit(Request((), ids(rng, 5), max_tokens=200), recorder)
+    recorder.first.wait()
+    with pytest.raises(TooLarge, match="the KV memory holds 512"):
+        engine.submit(Request(make_blocks(rng, [508]), ids(rng, 5), max_tokens=1), Waiter())
+    same = make_blocks(rng, [200]) * 3
+    assert engine.run([Request(same, ids(rng, 5), max_tokens=1)])[0].usage.encoded_tokens == 200
+    # Its blocks fit, the pages of its reply beside them do not.
+    with pytest.raises(TooLarge, match="pages wanted, there are 32"):
+        engine.run([Request(make_blocks(rng, [480]), ids(rng, 5), max_tokens=200)])
+    handle.cancel()
+    assert recorder.wait().finish_reason == "cancelled"
+    assert_pages_add_up(engine)
+    engine.close()
+
+
 def test_a_failed_step_publishes_nothing_and_the_engine_goes_on(
     tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from game_agent.blocks.eviction import EvictionOrder, worth_class
 from game_agent.blocks.pool import PagePool, pages_for
 
 Ints = npt.NDArray[np.int32]
 
+# Pins may hold this share of the memory; the rest is always there for questions.
+PIN_SHARE = 0.5
 
-@dataclass(eq=False)
+
+class NeverFits(MemoryError):
+    """There would be no room even with nothing else in use."""
+
+
+@dataclass(eq=False, slots=True)
 class Entry:
     """The KV of one block: ``num_filled`` of ``num_tokens`` tokens are written to ``pages``.
 
-    It is *published* (may be found and kept when unused) once it is full.
+    It is *published* (may be found and kept when unused) once it is full. ``worth_class``: what it
+    costs to encode again (see ``eviction.py``).
     """
 
     key: bytes
@@ -25,24 +36,44 @@ class Entry:
     pages: Ints
     num_filled: int = 0
     num_refs: int = 0
+    worth_class: int = 0
+    num_pages: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.num_pages = len(self.pages)
 
     @property
     def published(self) -> bool:
         return self.num_filled == self.num_tokens
 
 
+class Holding(NamedTuple):
+    """What :meth:`BlockStore.hold` gave.
+
+    entries: of every key, in order; keys that occur twice share one
+    made:    indices of those that were absent and have to be filled
+    frame:   pages for a frame of the caller's own
+    """
+
+    entries: list[Entry]
+    made: list[int]
+    frame: Ints
+
+
 class BlockStore:
-    """Entries by key, counted references, and eviction of the least recently used.
+    """Entries by key, counted references, and eviction of what is unused. Safe from any thread.
 
     An entry with references is never evicted. One that loses its last reference before it is
-    published is dropped at once: nobody will finish it.
+    published is dropped at once: nobody will finish it. A pinned key's entry stays once published.
     """
 
     def __init__(self, pool: PagePool) -> None:
         self.pool = pool
+        self._lock = threading.RLock()
         self._entries: dict[bytes, Entry] = {}
-        self._unused: OrderedDict[bytes, Entry] = OrderedDict()
-        self._num_unused_pages = 0
+        self._unused = EvictionOrder()
+        self._pins: dict[bytes, _Pin] = {}
+        self._num_pinned_pages = 0
         self.num_evicted = 0
 
     def __len__(self) -> int:
@@ -55,63 +86,178 @@ class BlockStore:
     @property
     def num_available_pages(self) -> int:
         """Pages that :meth:`allocate` can give, evicting what is unused."""
-        return self.pool.num_free + self._num_unused_pages
+        return self.pool.num_free + self._unused.num_pages
 
     @property
     def num_block_pages(self) -> int:
         """Pages held by entries, used or not."""
-        return sum(len(entry.pages) for entry in self._entries.values())
+        with self._lock:
+            return sum(entry.num_pages for entry in self._entries.values())
+
+    def hold(
+        self,
+        keys: Sequence[bytes],
+        num_tokens: Sequence[int],
+        num_frame_pages: int = 0,
+        flops: Callable[[int], float] = lambda _: 0.0,
+    ) -> Holding:
+        """One more reference to the entry of every key, absent ones made; and a frame's pages.
+
+        num_tokens: of each key's block
+        flops:      operations to encode the block of an index; asked for absent ones only
+
+        All or nothing: raises ``MemoryError`` when there is no room now, :class:`NeverFits` when
+        there would be none if nobody else held anything.
+        """
+        with self._lock:
+            held = [self._entries.get(key) for key in keys]
+            found = [entry for entry in held if entry is not None]
+            made = _first_of_each(keys, held)
+            counts = [pages_for(num_tokens[i]) for i in made]
+            # What is there is held first, so that making room for the rest cannot evict it.
+            for entry in found:
+                self._hold(entry)
+            try:
+                pages = self.allocate(sum(counts) + num_frame_pages)
+            except MemoryError:
+                self._check_whether_ever(set(keys), sum(counts) + num_frame_pages, found)
+                self.release_all(found)
+                raise
+            begin = 0
+            for i, count in zip(made, counts, strict=True):
+                end = begin + count
+                self._make(keys[i], num_tokens[i], pages[begin:end], flops(i))
+                begin = end
+            entries = [self._entries[key] for key in keys]
+            for entry, was_there in zip(entries, held, strict=True):
+                entry.num_refs += was_there is None
+            return Holding(entries, made, pages[begin:])
 
     def acquire(self, key: bytes) -> Entry | None:
         """The entry of ``key`` with one more reference, published or on its way; None if absent."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._hold(entry)
-        return entry
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                self._hold(entry)
+            return entry
 
-    def reserve(self, key: bytes, num_tokens: int) -> Entry:
-        """A new entry of ``num_tokens`` empty places with one reference.
+    def adopt(self, key: bytes, num_tokens: int, pages: Ints, flops: float = 0.0) -> bool:
+        """Make a published, unused entry of pages from :meth:`allocate` that are filled already.
 
-        Raises ``MemoryError`` when there is no room even after eviction; ``key`` must be absent.
+        False, with the pages given back, if the key is there by now.
         """
-        assert key not in self._entries, "reserve() of a key that is there"
-        entry = Entry(key, num_tokens, self.allocate(pages_for(num_tokens)), num_refs=1)
-        self._entries[key] = entry
-        return entry
+        with self._lock:
+            if key in self._entries:
+                self.pool.free(pages)
+                return False
+            entry = self._make(key, num_tokens, pages, flops)
+            entry.num_filled, entry.num_refs = num_tokens, 1
+            self.release(entry)
+            return True
 
     def release(self, entry: Entry) -> None:
         """Give back one reference."""
-        assert entry.num_refs > 0, "released more often than acquired"
-        entry.num_refs -= 1
-        if entry.num_refs:
-            return
-        if entry.published:
-            self._unused[entry.key] = entry
-            self._num_unused_pages += len(entry.pages)
-        else:
-            self._drop(entry)
+        self.release_all([entry])
+
+    def release_all(self, entries: Iterable[Entry]) -> None:
+        """Give back one reference to each."""
+        with self._lock:
+            for entry in entries:
+                assert entry.num_refs > 0, "released more often than acquired"
+                entry.num_refs -= 1
+                if entry.num_refs:
+                    continue
+                if not entry.published:
+                    del self._entries[entry.key]
+                    self.pool.free(entry.pages)
+                elif entry.key not in self._pins:
+                    self._unused.add(entry)
 
     def allocate(self, count: int) -> Ints:
-        """``count`` pages for a frame of the caller's own, evicting the least recently used."""
-        if count > self.num_available_pages:
-            raise MemoryError(f"{count} pages wanted, {self.num_available_pages} available")
-        while self.pool.num_free < count:
-            _, entry = self._unused.popitem(last=False)
-            self._num_unused_pages -= len(entry.pages)
-            self._drop(entry)
-            self.num_evicted += 1
-        return self.pool.allocate(count)
+        """``count`` pages for a frame of the caller's own, evicting what is worth least."""
+        with self._lock:
+            missing = count - self.pool.num_free
+            if missing > self._unused.num_pages:
+                raise MemoryError(f"{count} pages wanted, {self.num_available_pages} available")
+            if missing > 0:
+                victims = cast("list[Entry]", self._unused.take(missing))
+                for entry in victims:
+                    del self._entries[entry.key]
+                self.pool.free(np.concatenate([entry.pages for entry in victims]))
+                self.num_evicted += len(victims)
+            return self.pool.allocate(count)
 
     def free(self, pages: Ints) -> None:
         """Give back pages from :meth:`allocate`."""
-        self.pool.free(pages)
+        with self._lock:
+            self.pool.free(pages)
+
+    def pin(self, key: bytes, num_tokens: int) -> bool:
+        """Keep the entry of ``key``, of ``num_tokens`` tokens, whether it is there yet or not.
+
+        Pins count: as many :meth:`unpin` undo them. False, and nothing is pinned, when all pins
+        together would hold more than ``PIN_SHARE`` of the memory.
+        """
+        with self._lock:
+            pin = self._pins.get(key)
+            if pin is None:
+                num_pages = pages_for(num_tokens)
+                if self._num_pinned_pages + num_pages > PIN_SHARE * self.pool.num_pages:
+                    return False
+                entry = self._entries.get(key)
+                if entry is not None and not entry.num_refs:
+                    self._unused.remove(entry)
+                pin = self._pins[key] = _Pin(num_pages)
+                self._num_pinned_pages += num_pages
+            pin.count += 1
+            return True
+
+    def unpin(self, key: bytes) -> None:
+        """Undo one :meth:`pin` that was granted."""
+        with self._lock:
+            pin = self._pins[key]
+            pin.count -= 1
+            if pin.count:
+                return
+            del self._pins[key]
+            self._num_pinned_pages -= pin.num_pages
+            entry = self._entries.get(key)
+            if entry is not None and not entry.num_refs:
+                self._unused.add(entry)
+
+    def _make(self, key: bytes, num_tokens: int, pages: Ints, flops: float) -> Entry:
+        entry = Entry(key, num_tokens, pages, worth_class=worth_class(flops, len(pages)))
+        self._entries[key] = entry
+        return entry
 
     def _hold(self, entry: Entry) -> None:
-        if entry.num_refs == 0:
-            del self._unused[entry.key]
-            self._num_unused_pages -= len(entry.pages)
+        if entry.num_refs == 0 and entry.key not in self._pins:
+            self._unused.remove(entry)
         entry.num_refs += 1
 
-    def _drop(self, entry: Entry) -> None:
-        del self._entries[entry.key]
-        self.pool.free(entry.pages)
+    def _check_whether_ever(self, keys: set[bytes], num_new: int, found: list[Entry]) -> None:
+        """Raise :class:`NeverFits` if ``num_new`` pages beside ``found`` and pins are too many."""
+        pinned = (self._entries.get(key) for key in self._pins if key not in keys)
+        num_pinned = sum(entry.num_pages for entry in pinned if entry is not None)
+        num_own = num_new + sum(entry.num_pages for entry in set(found))
+        if num_own + num_pinned > self.pool.num_pages:
+            self.release_all(found)
+            beside = f" beside {num_pinned} that are pinned" if num_pinned else ""
+            raise NeverFits(f"{num_own} pages wanted, there are {self.pool.num_pages}{beside}")
+
+
+@dataclass(slots=True)
+class _Pin:
+    num_pages: int
+    count: int = 0
+
+
+def _first_of_each(keys: Sequence[bytes], held: list[Entry | None]) -> list[int]:
+    """Indices of absent keys, each key once."""
+    seen: set[bytes] = set()
+    indices = []
+    for i, entry in enumerate(held):
+        if entry is None and keys[i] not in seen:
+            seen.add(keys[i])
+            indices.append(i)
+    return indices

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from game_agent.blocks.block import Block, block_key
-from game_agent.blocks.store import BlockStore
+from game_agent.blocks.store import BlockStore, NeverFits
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
@@ -38,6 +38,7 @@ from game_agent.metrics import EngineMetrics
 from game_agent.model.planner import build_step
 from game_agent.model.runner import ModelRunner
 from game_agent.text.stream import TextStream
+from game_agent_kernels import PAGE_TOKENS
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,12 @@ class Engine:
         """
         now = self._clock.now_s()
         for request, _ in requests:
-            check_request(request, self.runner.max_context_tokens, self.runner.vocab_size)
+            check_request(
+                request,
+                self.runner.max_context_tokens,
+                self.runner.pool.num_pages * PAGE_TOKENS,
+                self.runner.vocab_size,
+            )
         with self._wake:
             if self._closed:
                 raise Unavailable("the engine is closed")
@@ -265,7 +271,7 @@ class Engine:
             try:
                 sequence.admit(self.store, self.runner, self._clock.now_s())
             except MemoryError as error:
-                if self._running:
+                if self._running and not isinstance(error, NeverFits):
                     return  # those will give back theirs
                 self._fail(sequence, TooLarge(f"the prompt does not fit the KV memory: {error}"))
                 continue

@@ -143,8 +143,13 @@ class Listener(Protocol):
     def on_error(self, error: GameAgentError) -> None: ...
 
 
-def check_request(request: Request, max_context_tokens: int, vocab_size: int) -> None:
-    """Whether a model can take it. Raises :class:`TooLarge` or :class:`InvalidInput`."""
+def check_request(
+    request: Request, max_context_tokens: int, max_kv_tokens: int, vocab_size: int
+) -> None:
+    """Whether a model with room for so many tokens' keys and values can take it.
+
+    Raises :class:`TooLarge` or :class:`InvalidInput`.
+    """
     event = request.event
     longest = max(map(len, request.options), default=0)
     context = sum(len(block) for block in request.blocks) + len(event) + longest
@@ -153,6 +158,14 @@ def check_request(request: Request, max_context_tokens: int, vocab_size: int) ->
             f"the prompt has {context} tokens, the model's context holds {max_context_tokens}",
             where="event",
         )
+    if context > max_kv_tokens:
+        distinct = {block.digest: len(block) for block in request.blocks}
+        if sum(distinct.values()) + len(event) > max_kv_tokens:
+            raise TooLarge(
+                f"the prompt has {context} tokens, the KV memory holds {max_kv_tokens}; give it "
+                "more (kv_memory_bytes, --kv-memory), or narrow `sees`",
+                where="event",
+            )
     given = (event, *request.options)
     lowest = min(int(ids.min(initial=0)) for ids in given)
     highest = max((b.highest for b in request.blocks), default=0)

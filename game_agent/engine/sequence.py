@@ -134,9 +134,9 @@ class Sequence:
         return self.num_own_pages + (self.scoring.num_pages() if self.scoring else 0)
 
     def admit(self, store: BlockStore, runner: ModelRunner, now_s: float) -> None:
-        """Hold every block's entry, reserving the missing ones, and pages for the own frame.
+        """Hold every block's entry, making the missing ones, and pages for the own frame.
 
-        Raises ``MemoryError``, holding nothing, when there is no room.
+        Raises ``MemoryError``, holding nothing, as :meth:`BlockStore.hold` does.
         """
         request = self.request
         # The last token of a reply is drawn but never computed, so it needs no position.
@@ -144,36 +144,26 @@ class Sequence:
         self.max_tokens = min(request.max_tokens, room)
         if not self.keys:
             self.keys = block_keys(runner.digest, request.blocks, request.mode)
-        # First hold all that is there, so that making room for the rest cannot evict it.
-        held = [store.acquire(key) for key in self.keys]
-        self.entries = [entry for entry in held if entry is not None]
-        try:
-            for i, block in enumerate(request.blocks):
-                if held[i] is None:
-                    held[i] = self._acquire_or_reserve(store, i, len(block))
-            self.pages = store.allocate(self.num_pages())
-        except MemoryError:
-            self.release(store)
-            raise
-        self.entries = [entry for entry in held if entry is not None]
+        self.entries, made, self.pages = store.hold(
+            self.keys,
+            [len(block) for block in request.blocks],
+            self.num_pages(),
+            lambda index: self._encoding_flops(runner.flops, index),
+        )
+        self.encoded = set(made)
         if self.scoring is not None:
             self.scoring.hold(self.pages[self.num_own_pages :])
         self.admitted_s = now_s
         self.usage = self._counted(runner.flops)
 
-    def _acquire_or_reserve(self, store: BlockStore, index: int, num_tokens: int) -> Entry:
-        """The entry of a block that was missing: a twin earlier in this prompt may have made it."""
-        entry = store.acquire(self.keys[index])
-        if entry is None:
-            entry = store.reserve(self.keys[index], num_tokens)
-            self.encoded.add(index)
-        self.entries.append(entry)
-        return entry
+    def _encoding_flops(self, flops: Flops, index: int) -> int:
+        """What it takes to encode a block of this prompt."""
+        num_before = int(self.origins[index]) if self.request.mode == "full" else 0
+        return flops.forward(len(self.request.blocks[index]), num_before)
 
     def release(self, store: BlockStore) -> None:
         """Give back all that :meth:`admit` took."""
-        for entry in self.entries:
-            store.release(entry)
+        store.release_all(self.entries)
         store.free(self.pages)
         self.entries, self.pages = [], np.empty(0, np.int32)
         self.encoded.clear()
@@ -183,8 +173,7 @@ class Sequence:
         encoded = int(sum(lengths[i] for i in self.encoded))
         event = len(self.request.event)
         num_logits = event if self.request.score else min(event, 1)
-        before = self.origins.tolist() if self.request.mode == "full" else [0] * len(self.origins)
-        done = sum(flops.forward(int(lengths[i]), before[i]) for i in self.encoded)
+        done = sum(self._encoding_flops(flops, i) for i in self.encoded)
         done += flops.forward(event, self.num_block_tokens, num_logits)
         full = flops.forward(self.num_block_tokens + event, 0, num_logits) if event else 0
         prefill = event
