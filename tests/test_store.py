@@ -36,6 +36,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.held: list[Entry] = []
         self.frames: list[np.ndarray] = []
         self.pins: Counter[bytes] = Counter()
+        self.kept: set[bytes] = set()
 
     def present(self) -> dict[bytes, Entry]:
         return self.store._entries
@@ -149,12 +150,10 @@ class StoreMachine(RuleBasedStateMachine):
         assert store.num_available_pages == store.pool.num_free + sum(e.num_pages for e in unused)
         assert all(e.published for e in unused)
 
-    @precondition(lambda self: self.pins)
     @invariant()
     def pinned_entries_stay(self) -> None:
         kept = {key for key in self.pins if key in self.store}
-        before = getattr(self, "kept", set())
-        assert before & set(self.pins) <= kept
+        assert self.kept & set(self.pins) <= kept
         self.kept = kept
 
 
