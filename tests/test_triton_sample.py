@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from game_agent_kernels.sample import reference
-from game_agent_kernels.sample.batch import sample, sample_rows
+from game_agent_kernels.sample.batch import sample_rows
 
 
 def logits_of(seed: int, rows: int = 1, vocab: int = 11) -> torch.Tensor:
@@ -73,14 +73,24 @@ def test_the_ends_of_chance_are_tokens(draw: float) -> None:
     assert token.item() == wanted.item()
 
 
-def test_one_row_is_seeded_and_greedy_like_the_reference() -> None:
-    logits = logits_of(9)[0]
+def test_a_greedy_row_is_the_references() -> None:
+    logits = logits_of(9)
+    token = sample_rows(logits, torch.zeros(1), torch.ones(1), torch.tensor([0.5]))
+    assert token.item() == reference.sample(logits[0], 0.0, 1.0, torch.Generator())
 
-    def draws(seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        return [sample(logits, 1.0, 0.9, generator) for _ in range(20)]
 
-    assert draws(1) == draws(1)
-    assert draws(1) != draws(2)
-    generator = torch.Generator()
-    assert sample(logits, 0.0, 1.0, generator) == reference.sample(logits, 0.0, 1.0, generator)
+def test_without_cuts_the_distribution_is_that_of_the_softmax() -> None:
+    logits = logits_of(4)
+    draws = (torch.arange(4000) + 0.5) / 4000
+    tokens = sample_rows(logits.expand(4000, -1), torch.ones(4000), None, draws)
+    frequencies = torch.bincount(tokens, minlength=11) / 4000
+    torch.testing.assert_close(frequencies, logits[0].softmax(-1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("top_p", [None, 1.0, 0.5])
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0 - 2**-24])
+def test_a_forbidden_token_is_never_drawn(draw: float, top_p: float | None) -> None:
+    logits = torch.full((1, 9), -torch.inf)
+    logits[0, [3, 6]] = torch.tensor([0.1, 0.2])
+    cut = None if top_p is None else torch.tensor([top_p])
+    assert sample_rows(logits, torch.ones(1), cut, torch.tensor([draw])).item() in (3, 6)

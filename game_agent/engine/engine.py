@@ -18,6 +18,7 @@ from game_agent.blocks.store import BlockStore, NeverFits
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
+from game_agent.engine.draw import choose, draw_tokens, take_rows
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
 from game_agent.engine.pace import Pace
@@ -283,6 +284,8 @@ class Engine:
                 self._finish(sequence, "stop")
             elif self._is_hopeless(sequence):
                 self._finish(sequence, "deadline")
+            else:
+                self._grow(sequence, partial(reply.force, sequence))
 
     def _is_hopeless(self, sequence: Sequence) -> bool:
         """Whether not even the first token can come before the deadline, at the best pace."""
@@ -308,30 +311,28 @@ class Engine:
 
     def _advance(self, chunks: Seq[Chunk], logits: Tensor) -> None:
         """Publish what is complete, draw next tokens, end what is done."""
-        row = 0
-        for chunk in chunks:
-            if chunk.block is not None:
-                chunk.sequence.entries[chunk.block].num_filled += chunk.num_tokens
-        for chunk in chunks:
-            sequence = chunk.sequence
-            if chunk.block is not None:
+        drawing = take_rows(chunks, logits)
+        tokens = draw_tokens(logits, drawing)
+        now = self._clock.now_s()
+        for (sequence, _), token in zip(drawing, tokens, strict=True):
+            if isinstance(token, GameAgentError):
+                self._fail(sequence, token)
                 continue
-            if chunk.option is not None and sequence.scoring is not None:
-                sequence.scoring.advance(chunk.option, logits[row : row + chunk.num_tokens])
-                row += chunk.num_tokens
-                continue
-            sequence.num_computed += chunk.num_tokens
-            if sequence.request.score:
-                sequence.scores.append(logits[row : row + chunk.num_tokens].cpu())
-                row += chunk.num_tokens
-            elif not sequence.num_pending:
-                if sequence.scoring is not None:
-                    sequence.scoring.begin(logits[row])
-                else:
-                    self._draw(sequence, logits[row])
-                row += 1
+            if sequence.first_token_s is None:
+                sequence.first_token_s = now
+            self._grow(sequence, partial(reply.push, sequence, token, self.runner.stop_token_ids))
         for sequence in list(self._running):
             self._end_without_reply(sequence)
+
+    def _grow(self, sequence: Sequence, grow: Callable[[], FinishReason | None]) -> None:
+        """Let a reply grow; end it where that says so."""
+        try:
+            reason = grow()
+        except GameAgentError as error:
+            self._fail(sequence, error)
+            return
+        if reason is not None:
+            self._finish(sequence, reason)
 
     def _end_without_reply(self, sequence: Sequence) -> None:
         """End what was scored, or only made ready: nothing is left to compute, nothing is drawn."""
@@ -340,27 +341,12 @@ class Engine:
         if sequence.scoring is not None:
             if not sequence.scoring.is_complete:
                 return
-            try:
-                sequence.choice = sequence.choose(self.runner.kernels.sample)
-            except RuntimeError as error:
-                self._fail(sequence, GameAgentError(f"no option could be chosen: {error}"))
+            sequence.choice = choose(sequence)
+            if sequence.choice is None:
+                message = "no option could be chosen: the model's logits are no numbers"
+                self._fail(sequence, GameAgentError(message))
                 return
         self._finish(sequence, "stop")
-
-    def _draw(self, sequence: Sequence, logits: Tensor) -> None:
-        sampling = sequence.request.sampling
-        try:
-            token = self.runner.kernels.sample(
-                logits, sampling.temperature, sampling.top_p, sequence.generator
-            )
-        except RuntimeError as error:  # logits that are no numbers, from broken weights
-            self._fail(sequence, GameAgentError(f"no token could be drawn: {error}"))
-            return
-        if sequence.first_token_s is None:
-            sequence.first_token_s = self._clock.now_s()
-        reason = reply.push(sequence, token, self.runner.stop_token_ids)
-        if reason is not None:
-            self._finish(sequence, reason)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._remove(sequence)

@@ -19,11 +19,32 @@ def push(sequence: Sequence, token: int, stop_token_ids: Collection[int]) -> Fin
     """Add a drawn token to the reply and tell what text is certain; why it ends, if it does."""
     if token in stop_token_ids:
         return "stop"
+    if sequence.constraint is not None:
+        sequence.constraint.accept([token])
+    return _append(sequence, token) or force(sequence) or _limit(sequence)
+
+
+def force(sequence: Sequence) -> FinishReason | None:
+    """Add the tokens that a grammar leaves no choice about; why the reply ends, if it does."""
+    if sequence.constraint is None:
+        return None
+    for token in sequence.constraint.forced():
+        if reason := _append(sequence, token):
+            return reason
+        sequence.num_forced += 1
+    return "stop" if sequence.constraint.is_complete else None
+
+
+def _limit(sequence: Sequence) -> FinishReason | None:
+    return "length" if sequence.num_generated >= sequence.max_tokens else None
+
+
+def _append(sequence: Sequence, token: int) -> FinishReason | None:
+    if reason := _limit(sequence):
+        return reason
     sequence.tokens.append(token)
     _emit(sequence, sequence.stream.push(token))
-    if sequence.stream.stopped:
-        return "stop"
-    return "length" if sequence.num_generated >= sequence.max_tokens else None
+    return "stop" if sequence.stream.stopped else None
 
 
 def flush(sequence: Sequence) -> None:
@@ -37,6 +58,7 @@ def completion(sequence: Sequence, reason: FinishReason, now_s: float) -> Comple
     usage = replace(
         sequence.usage,
         generated_tokens=sequence.num_generated,
+        forced_tokens=sequence.num_forced,
         queue_ms=1e3 * ((sequence.admitted_s or now_s) - begun),
         ttft_ms=1e3 * ((sequence.first_token_s or now_s) - begun),
         total_ms=1e3 * (now_s - begun),

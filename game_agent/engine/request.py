@@ -10,6 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from game_agent.blocks.block import Block
+from game_agent.engine.grammar import Grammar
 from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
 Mode = Literal["block", "full"]
@@ -19,17 +20,28 @@ FinishReason = Literal["stop", "length", "cancelled", "superseded", "deadline"]
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen; temperature 0 is greedy, ``seed`` None draws a fresh one."""
+    """How the next token is chosen; temperature 0 is greedy, ``seed`` None draws a fresh one.
+
+    ``top_p`` keeps the most likely tokens that reach it together, ``top_k`` so many; 0 is all.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    top_k: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature <= 100.0:
             raise InvalidInput("temperature must lie between 0 and 100", where="temperature")
         if not 0.0 < self.top_p <= 1.0:
             raise InvalidInput("top_p must be above 0 and at most 1", where="top_p")
+        if self.top_k < 0:
+            raise InvalidInput("top_k must not be negative", where="top_k")
+
+    @property
+    def cuts(self) -> bool:
+        """Whether some tokens are left out."""
+        return self.top_p < 1.0 or self.top_k > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +56,7 @@ class Request:
     deadline_s: on the engine's clock; the request ends then with what it has
     peer:       who asks; peers get equal shares of a step
     options:    token ids [n ≥ 1] int32 of each; the result is a choice among them
+    grammar:    what the reply must be; tokens that it forces cost no forward pass of their own
     normalize:  an option's score is the mean of its tokens' log-probabilities, not their sum
     """
 
@@ -59,6 +72,7 @@ class Request:
     peer: str = ""
     options: tuple[npt.NDArray[np.int32], ...] = ()
     normalize: bool = False
+    grammar: Grammar | None = None
 
     @property
     def is_background(self) -> bool:
@@ -87,8 +101,9 @@ class Usage:
     """What a request cost. ``context_tokens = cached_tokens + encoded_tokens + prefill_tokens``.
 
     Tokens of blocks that were in the store (or on their way, for another request) are *cached*;
-    of blocks encoded for this request *encoded*; of the event *prefill*. ``ttft_ms`` (time to first
-    token) and ``total_ms`` count from submission, ``queue_ms`` until the request was taken up.
+    of blocks encoded for this request *encoded*; of the event and of options *prefill*. Of the
+    *generated* ones a grammar *forced* some. ``ttft_ms`` (time to first token) and ``total_ms``
+    count from submission, ``queue_ms`` until the request was taken up.
 
     ``flops`` are the operations up to the first token (see ``model/flops.py``), ``full_flops``
     those that a prefill of the whole prompt would have taken (0 for a request without an event).
@@ -99,6 +114,7 @@ class Usage:
     encoded_tokens: int = 0
     prefill_tokens: int = 0
     generated_tokens: int = 0
+    forced_tokens: int = 0
     blocks: int = 0
     blocks_encoded: int = 0
     flops: int = 0

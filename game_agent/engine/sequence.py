@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 
@@ -66,6 +65,7 @@ class Sequence:
     admitted_s: float | None = None
     first_token_s: float | None = None
     max_tokens: int = 0
+    num_forced: int = 0
     choice: Choice | None = None
     _segments: Segments | None = None
 
@@ -74,6 +74,7 @@ class Sequence:
         lengths = [len(block) for block in self.request.blocks]
         self.origins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.keys: list[bytes] = []
+        self.constraint = self.request.grammar.begin() if self.request.grammar else None
         self.scoring = Scoring(self.request.options) if self.request.options else None
         seed = self.request.sampling.seed
         self.generator = torch.Generator().manual_seed(
@@ -104,7 +105,7 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        return self.num_generated > 0
+        return self.num_generated > 0 and self.num_computed >= len(self.request.event)
 
     def unfilled(self) -> list[int]:
         """Indices of blocks that are not wholly encoded yet, in order, each entry once."""
@@ -190,21 +191,6 @@ class Sequence:
             flops=done,
             full_flops=full,
         )
-
-    def choose(self, sample: Callable[..., int]) -> Choice:
-        """The choice among the options, once all are scored: the best one, the first among equals;
-        above temperature 0 drawn as if the scores were logits.
-
-        Raises ``RuntimeError`` when the scores are no numbers.
-        """
-        assert self.scoring is not None
-        sampling = self.request.sampling
-        scores = self.scoring.scores(normalize=self.request.normalize)
-        if not all(map(math.isfinite, scores)):
-            raise RuntimeError("the model's logits are no numbers")
-        logits = torch.tensor(scores, dtype=torch.float64)
-        index = sample(logits, sampling.temperature, sampling.top_p, self.generator)
-        return Choice(index, tuple(scores))
 
     def runs(self, chunks: Seq[Chunk], taken: dict[int, int], rope: Rope) -> list[Run]:
         """This step's runs for ``chunks`` of this sequence, in order.

@@ -12,6 +12,7 @@ from game_agent_kernels.dispatch import (
 )
 from game_agent_kernels.linear.reference import PackedLinear
 from game_agent_kernels.plan import FAR_PAST, PAGE_TOKENS, Plan, Segments
+from game_agent_kernels.sample.batch import sample_rows
 
 __all__ = [
     "FAR_PAST",
@@ -22,5 +23,6 @@ __all__ = [
     "Segments",
     "available_backends",
     "kernels_for",
+    "sample_rows",
     "set_num_threads",
 ]

@@ -15,7 +15,6 @@ from game_agent_kernels.linear.reference import PackedLinear, linear, pack_linea
 from game_agent_kernels.plan import Plan
 from game_agent_kernels.rms_norm.reference import add_rms_norm, rms_norm
 from game_agent_kernels.rope_store.reference import rope_store
-from game_agent_kernels.sample.reference import sample
 from game_agent_kernels.segment_attention import reference, rope_shift
 from game_agent_kernels.silu_mul.reference import silu_mul
 
@@ -40,7 +39,6 @@ if _has_triton:
     try:
         from game_agent_kernels.rms_norm import triton as gpu_norm
         from game_agent_kernels.rope_store import triton as gpu_store
-        from game_agent_kernels.sample import batch
         from game_agent_kernels.segment_attention import flash
         from game_agent_kernels.segment_attention import triton as gpu_attention
         from game_agent_kernels.silu_mul import triton as gpu_silu
@@ -81,7 +79,6 @@ class Kernels:
     rms_norm: Callable[..., Tensor] = rms_norm
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]] = add_rms_norm
     silu_mul: Callable[..., Tensor] = silu_mul
-    sample: Callable[..., int] = sample
     pack_linear: Callable[..., PackedLinear] = pack_linear
     linear: Callable[[Tensor, PackedLinear], Tensor] = linear
     compile_decoder: Callable[..., CompiledDecoder | None] | None = None
@@ -112,7 +109,6 @@ if _has_triton:
         gpu_norm.rms_norm,
         gpu_norm.add_rms_norm,
         gpu_silu.silu_mul,
-        batch.sample,
         capturable=True,
     )
     _BACKENDS["flash"] = replace(
