@@ -18,7 +18,8 @@ from game_agent.agents.world import World
 from game_agent.errors import InvalidInput
 from game_agent.model.checkpoint import resolve
 from game_agent.runtime import bundled_folder
-from game_agent.text.formats import PromptEncoder, format_for
+from game_agent.text.choosing import choose_format
+from game_agent.text.formats import PromptEncoder
 from game_agent.text.tokenizer import Tokenizer
 
 
@@ -65,7 +66,7 @@ def show_partition(
     """
     folder = bundled_folder() if model is None else resolve(model)
     tokenizer = Tokenizer.load(folder)
-    encoder = PromptEncoder(tokenizer, format_for(tokenizer))
+    encoder = PromptEncoder(tokenizer, choose_format(folder, tokenizer))
     state = read_json(file)
     if not isinstance(state, dict):
         raise InvalidInput(f"{file} must hold a JSON object")

@@ -65,6 +65,7 @@ class Runtime:
         kv_dtype: str | None = None,
         settings: EngineSettings | None = None,
         prompt_format: str | None = None,
+        prompt_prefix: str = "",
         backend: str | None = None,
         default_mode: Mode = "block",
         eager: bool = False,
@@ -76,6 +77,8 @@ class Runtime:
         8 bits. kv_dtype: "bfloat16" halves what cached text takes on a CPU. default_mode: "block"
         for models that were block-fine-tuned, "full" for others. eager: encode what changes in a
         world while nobody waits, instead of with the next question (block mode).
+
+        prompt_format, prompt_prefix: see docs/prompt-formats.md; None chooses.
 
         Raises :class:`ModelError` for a folder that cannot be used.
         """
@@ -90,6 +93,7 @@ class Runtime:
             weights=weights,
             kv_dtype=kv_dtype,
             prompt_format=prompt_format,
+            prompt_prefix=prompt_prefix,
             backend=backend,
         )
         return Runtime(runner, settings, default_mode=default_mode, eager=eager)

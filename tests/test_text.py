@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from checkpoints import SPECIALS, byte_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as HfTokenizer
 
 from game_agent.errors import ModelError
-from game_agent.text.formats import CHATML, PLAIN, TEXT, PromptEncoder, format_for
+from game_agent.text.formats import PLAIN, PromptEncoder
 from game_agent.text.stream import TextStream
 from game_agent.text.tokenizer import Tokenizer
 
@@ -66,18 +63,6 @@ def test_event_opens_the_reply() -> None:
     assert ids[0] == TOKENIZER.special("<|event|>")
     assert ids[-1] == TOKENIZER.special("<|reply|>")
     assert ENCODER.stop_token_ids == (TOKENIZER.special("<|end|>"),)
-
-
-def test_the_format_follows_the_tokenizer() -> None:
-    assert format_for(TOKENIZER) is PLAIN
-    bare = HfTokenizer.from_str(TOKENIZER.backend.to_str())
-    spec = json.loads(bare.to_str())
-    spec["added_tokens"] = []
-    assert format_for(Tokenizer(json.dumps(spec))) is TEXT
-    with pytest.raises(ModelError, match="im_end"):
-        format_for(TOKENIZER, CHATML.name)
-    with pytest.raises(ModelError, match="there are plain"):
-        format_for(TOKENIZER, "nonsense")
 
 
 def test_a_damaged_tokenizer_is_named() -> None:

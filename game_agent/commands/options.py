@@ -27,6 +27,13 @@ KvDtype = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="float32 or bfloat16 for cached text, on a CPU; default: as --dtype."),
 ]
+Format = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--prompt-format", help="See docs/prompt-formats.md; default: what fits."),
+]
+Prefix = Annotated[
+    str, typer.Option("--prompt-prefix", help='Text before the prompt, as "[Block-Attention]".')
+]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: all.")]
 Memory = Annotated[float, typer.Option(help="GiB for cached keys and values.")]
 DefaultMode = Annotated[
@@ -46,6 +53,8 @@ def load_runtime(
     kv_dtype: str | None = None,
     eager: bool = False,
     idle_tokens: int = EngineSettings.idle_tokens,
+    prompt_format: str | None = None,
+    prompt_prefix: str = "",
 ) -> Runtime:
     """A runtime from command line options."""
     if memory <= 0:
@@ -66,4 +75,6 @@ def load_runtime(
         settings=settings,
         default_mode=default_mode,
         eager=eager,
+        prompt_format=prompt_format,
+        prompt_prefix=prompt_prefix,
     )

@@ -13,9 +13,11 @@ from game_agent.commands.options import (
     DefaultMode,
     Device,
     Dtype,
+    Format,
     KvDtype,
     Memory,
     Model,
+    Prefix,
     Threads,
     Weights,
     load_runtime,
@@ -49,10 +51,21 @@ def chat(
     threads: Threads = 0,
     kv_memory: Memory = 1.0,
     mode: DefaultMode = "block",
+    prompt_format: Format = None,
+    prompt_prefix: Prefix = "",
 ) -> None:
     """Talk to a character in the terminal."""
     with load_runtime(
-        model, device, dtype, threads, kv_memory, mode, weights=weights, kv_dtype=kv_dtype
+        model,
+        device,
+        dtype,
+        threads,
+        kv_memory,
+        mode,
+        weights=weights,
+        kv_dtype=kv_dtype,
+        prompt_format=prompt_format,
+        prompt_prefix=prompt_prefix,
     ) as runtime:
         conversation = Chat(runtime, Console(), name=name, profile=profile)
         if world is not None:

@@ -16,9 +16,11 @@ from game_agent.commands.options import (
     DefaultMode,
     Device,
     Dtype,
+    Format,
     KvDtype,
     Memory,
     Model,
+    Prefix,
     Threads,
     Weights,
     load_runtime,
@@ -52,6 +54,8 @@ def serve(
     idle_tokens: Annotated[
         int, typer.Option(help="Most tokens in one step of what nobody waits for.")
     ] = EngineSettings.idle_tokens,
+    prompt_format: Format = None,
+    prompt_prefix: Prefix = "",
     state_dir: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -87,6 +91,8 @@ def serve(
         kv_dtype=kv_dtype,
         eager=eager,
         idle_tokens=idle_tokens,
+        prompt_format=prompt_format,
+        prompt_prefix=prompt_prefix,
     ) as runtime:
         run_server(runtime, settings)
 

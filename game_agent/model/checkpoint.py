@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download
 from game_agent.errors import ModelError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FILES = ["*.json", "*.safetensors"]
+_FILES = ["*.json", "*.jinja", "*.safetensors"]
 
 
 def resolve(name: str | os.PathLike[str]) -> Path:

@@ -20,7 +20,8 @@ from game_agent.model.planner import Step
 from game_agent.model.rope import Rope
 from game_agent.model.spec import ModelSpec, load_spec
 from game_agent.model.weights import load_weights
-from game_agent.text.formats import PromptEncoder, format_for
+from game_agent.text.choosing import choose_format
+from game_agent.text.formats import PromptEncoder
 from game_agent.text.tokenizer import Tokenizer
 from game_agent_kernels import Kernels, kernels_for
 
@@ -105,6 +106,7 @@ def load_runner(
     weights: str | None = None,
     kv_dtype: str | None = None,
     prompt_format: str | None = None,
+    prompt_prefix: str = "",
     backend: str | None = None,
     progress: Progress | None = None,
 ) -> ModelRunner:
@@ -116,6 +118,7 @@ def load_runner(
              to 8 bits, a scale per output: a quarter of the memory to read per decoded token
     kv_dtype: "float32" or "bfloat16" for cached keys and values; None is ``dtype``, the only choice
              on a GPU
+    prompt_format, prompt_prefix: see ``choose_format``
     backend: which kernels; None is the fastest
     progress: hears (how many are done, of how many) while CUDA graphs are captured
 
@@ -141,7 +144,8 @@ def load_runner(
     tensors = load_weights(path, spec, where, kind, pack, weights or "")
     pool = _pool(spec, kv_memory_bytes, kv_kind, where)
     touch_first_pages(pool)
-    encoder = PromptEncoder(tokenizer, format_for(tokenizer, prompt_format))
+    chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
+    encoder = PromptEncoder(tokenizer, chosen)
     runner = ModelRunner(path.name, spec, Decoder(spec, tensors, kernels), pool, encoder, kernels)
     runner.capture_graphs(progress)
     return runner
