@@ -28,7 +28,7 @@ class Entry:
     """The KV of one block: ``num_filled`` of ``num_tokens`` tokens are written to ``pages``.
 
     It is *published* (may be found and kept when unused) once it is full. ``worth_class``: what it
-    costs to encode again (see ``eviction.py``).
+    costs to encode again (see ``eviction.py``). ``is_kept``: a tier below has it, or will soon.
     """
 
     key: bytes
@@ -37,6 +37,7 @@ class Entry:
     num_filled: int = 0
     num_refs: int = 0
     worth_class: int = 0
+    is_kept: bool = False
     num_pages: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -133,6 +134,11 @@ class BlockStore:
                 entry.num_refs += was_there is None
             return Holding(entries, made, pages[begin:])
 
+    def published(self) -> list[Entry]:
+        """All entries that are complete, the caller holding none of them."""
+        with self._lock:
+            return [entry for entry in self._entries.values() if entry.published]
+
     def acquire(self, key: bytes) -> Entry | None:
         """The entry of ``key`` with one more reference, published or on its way; None if absent."""
         with self._lock:
@@ -141,7 +147,9 @@ class BlockStore:
                 self._hold(entry)
             return entry
 
-    def adopt(self, key: bytes, num_tokens: int, pages: Ints, flops: float = 0.0) -> bool:
+    def adopt(
+        self, key: bytes, num_tokens: int, pages: Ints, flops: float = 0.0, *, is_kept: bool = False
+    ) -> bool:
         """Make a published, unused entry of pages from :meth:`allocate` that are filled already.
 
         False, with the pages given back, if the key is there by now.
@@ -151,7 +159,7 @@ class BlockStore:
                 self.pool.free(pages)
                 return False
             entry = self._make(key, num_tokens, pages, flops)
-            entry.num_filled, entry.num_refs = num_tokens, 1
+            entry.num_filled, entry.num_refs, entry.is_kept = num_tokens, 1, is_kept
             self.release(entry)
             return True
 
