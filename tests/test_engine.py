@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +357,60 @@ def test_idle_time_makes_blocks_ready_and_leaves_out_what_is_superseded(
     ready = engine.run([Request(tuple(wanted), ids(rng, 3), max_tokens=1)])[0].usage
     assert ready.encoded_tokens == 0
     assert engine.run([Request((old,), ids(rng, 3), max_tokens=1)])[0].usage.encoded_tokens == 50
+    engine.close()
+
+
+def stepped(engine: Engine, requests: list[Request]) -> list[Waiter]:
+    """Submit requests to an engine whose steps the test takes itself."""
+    engine._start = lambda: None  # type: ignore[method-assign]
+    waiters = [Waiter() for _ in requests]
+    engine.submit_all(list(zip(requests, waiters, strict=True)))
+    return waiters
+
+
+def test_what_is_for_idle_time_waits_for_all_else(engine: Engine) -> None:
+    rng = random.Random(17)
+    engine.runner.stop_token_ids = frozenset()
+    idle = Request(make_blocks(rng, [100]), ids(rng, 5), max_tokens=6, is_idle=True)
+    (summary,) = stepped(engine, [idle])
+    computed = engine.metrics.snapshot
+    engine.step()
+    # No more than a question may wait for.
+    assert computed()["step_tokens"] == engine.settings.idle_tokens < 100
+    for _ in range(3):
+        engine.step()
+    before = computed()["step_tokens"]
+    question = Request(make_blocks(rng, [30]), ids(rng, 5), max_tokens=4)
+    (answer,) = stepped(engine, [question])
+    for _ in range(4):
+        engine.step()
+    assert answer.wait().finish_reason == "length"
+    # The question's own tokens and nothing else: 35, and one for each of three more.
+    assert computed()["step_tokens"] == before + 38  # type: ignore[operator]
+    while engine._running:
+        engine.step()
+    assert len(summary.wait().tokens) == 6
+    (alone,) = stepped(engine, [replace(idle, is_idle=False)])
+    for _ in range(7):
+        engine.step()
+    assert alone.wait().tokens == summary.wait().tokens
+
+
+def test_what_is_for_idle_time_gives_its_room_back(tiny_checkpoint: Path) -> None:
+    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**18))  # 512 tokens
+    engine.runner.stop_token_ids = frozenset()
+    rng = random.Random(18)
+    idle = Request(make_blocks(rng, [150]), ids(rng, 5), max_tokens=200, is_idle=True)
+    (summary,) = stepped(engine, [idle])
+    for _ in range(6):
+        engine.step()
+    question = Request(make_blocks(rng, [300]), ids(rng, 5), max_tokens=2)
+    (answer,) = stepped(engine, [question])
+    for _ in range(3):
+        engine.step()
+    assert answer.wait().finish_reason == "length"
+    assert summary.wait().finish_reason == "cancelled"
+    assert_pages_add_up(engine)
     engine.close()
 
 

@@ -199,7 +199,7 @@ class Engine:
     def step(self) -> None:
         """Take in what is new, compute one forward pass, hand out what it gave."""
         self._take_in()
-        if not self._num_held:
+        if all(each.request.is_idle for each in [*self._running, *self._waiting]):
             self._take_idle_work()
         self._admit()
         chunks = select(self._running, self.settings.step_tokens, self.settings.idle_tokens)
@@ -261,19 +261,22 @@ class Engine:
     def _admit(self) -> None:
         """Move waiting requests to running, in order, while there is room.
 
-        Of those that nobody waits for one runs at a time: they leave room for questions.
+        What nobody waits for leaves room for questions, and what is for idle time gives it back.
         """
         for sequence in admission_order(self._waiting, self._running):
-            if len(self._running) >= self.settings.max_running:
+            if len(self._running) >= self.settings.max_running and not self._drop_idle():
                 return
-            is_background = sequence.request.is_background
-            if is_background and any(s.request.is_background for s in self._running):
+            if not self._has_time_for(sequence):
                 continue
             try:
                 sequence.admit(self.store, self.runner, self._clock.now_s())
             except MemoryError as error:
-                if self._running and not isinstance(error, NeverFits):
-                    return  # those will give back theirs
+                if not isinstance(error, NeverFits):
+                    if self._drop_idle():
+                        self._admit()
+                        return
+                    if self._running:
+                        return  # those will give back theirs
                 self._fail(sequence, TooLarge(f"the prompt does not fit the KV memory: {error}"))
                 continue
             self._waiting.remove(sequence)
@@ -286,6 +289,21 @@ class Engine:
                 self._finish(sequence, "deadline")
             else:
                 self._grow(sequence, partial(reply.force, sequence))
+
+    def _has_time_for(self, sequence: Sequence) -> bool:
+        """Of those that nobody waits for one runs at a time; those for idle time begin alone."""
+        if sequence.request.is_idle:
+            return not self._running
+        if not sequence.request.is_background:
+            return True
+        return all(s.request.is_idle or not s.request.is_background for s in self._running)
+
+    def _drop_idle(self) -> bool:
+        """End what runs for idle time only, to make room; whether there was something."""
+        idle = [sequence for sequence in self._running if sequence.request.is_idle]
+        for sequence in idle:
+            self._finish(sequence, "cancelled")
+        return bool(idle)
 
     def _is_hopeless(self, sequence: Sequence) -> bool:
         """Whether not even the first token can come before the deadline, at the best pace."""

@@ -58,6 +58,8 @@ class Request:
     options:    token ids [n ≥ 1] int32 of each; the result is a choice among them
     grammar:    what the reply must be; tokens that it forces cost no forward pass of their own
     normalize:  an option's score is the mean of its tokens' log-probabilities, not their sum
+    is_idle:    computed only in steps in which nothing else is, and ended as ``cancelled`` when its
+                room is needed
     """
 
     blocks: tuple[Block, ...]
@@ -73,11 +75,12 @@ class Request:
     options: tuple[npt.NDArray[np.int32], ...] = ()
     normalize: bool = False
     grammar: Grammar | None = None
+    is_idle: bool = False
 
     @property
     def is_background(self) -> bool:
-        """Whether nobody waits for it: its blocks are made ready, nothing is answered."""
-        return not len(self.event)
+        """Whether nobody waits for it: its blocks are made ready, or it is for idle time."""
+        return self.is_idle or not len(self.event)
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

@@ -48,8 +48,11 @@ def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) ->
     of each step is the oldest prompt's, so that every one is computed in the end.
 
     A block that several need is computed once. An event comes only when all its blocks are
-    complete, in this step at the latest, and options only after their event.
+    complete, in this step at the latest, and options only after their event. What is for idle time
+    is left alone while there is anything else.
     """
+    sequences = list(sequences)
+    sequences = [each for each in sequences if not each.request.is_idle] or sequences
     replies, questions, background = _by_kind(sequences)
     step = _Step(step_tokens)
     for sequence in replies:
