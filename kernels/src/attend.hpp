@@ -32,7 +32,8 @@ struct Tile {
   int count;
   const PageRef* pages[kTilePages];
   const KV* keys[kTilePages];
-  const KV* next_keys[2];  // of the pages that follow, to be fetched ahead
+  // Of the pages that follow. Pages lie scattered: the processor cannot guess the next one.
+  const KV* next_keys[kTilePages];
   const KV* values[kTilePages];
   // Keys that every row sees, or -1 where rows differ.
   int visible[kTilePages];
@@ -92,7 +93,7 @@ class Worker {
         tile.values[i] = page_data(call_.values, page);
         tile.visible[i] = visible_keys(lowest_, page) == visible ? visible : -1;
       }
-      for (int i = 0; i < 2; ++i) {
+      for (int i = 0; i < kTilePages; ++i) {
         const int64_t ahead = next + i < part_.num_pages ? next + i : part_.num_pages - 1;
         tile.next_keys[i] = page_data(call_.keys, part_.pages[ahead]);
       }
@@ -117,21 +118,31 @@ class Worker {
     return static_cast<const KV*>(pool) + index * page_size_;
   }
 
+  // Asks for a share of some pages' cache lines before a block of rows is worked on. Each line would
+  // otherwise be waited for; all at once would hold up the loads that are needed now.
+  GAME_AGENT_INLINE void fetch(const KV* const* pages, int count, int first_row) const {
+    constexpr int kLine = 64 / sizeof(KV);
+    const int64_t begin = page_size_ * first_row / rows_;
+    const int64_t end = page_size_ * least(rows_, first_row + Vec::kRowBlock) / rows_;
+    for (int p = 0; p < count; ++p) {
+      for (int64_t i = begin / kLine * kLine; i < end; i += kLine) fetch_line(pages[p] + i);
+    }
+  }
+
   void attend_tile(const Tile<KV>& tile) {
     for (int begin = 0; begin < tile.count;) {
       const int rotation = tile.pages[begin]->rotation;
       int end = begin + 1;
       while (end < tile.count && tile.pages[end]->rotation == rotation) ++end;
       if (rotation != rotation_) rotate(rotation);
-      for (int r = 0; r < rows_; r += Vec::kRowBlock) score_rows(tile, begin, end, r);
+      score_pages(tile, begin, end);
       begin = end;
     }
+    alignas(64) float factor[kTileRows + 16];
     for (int r = 0; r < rows_; r += Vec::kRowBlock) {
-      const int count = least(Vec::kRowBlock, rows_ - r);
-      alignas(64) float factor[16];
-      weigh_rows(tile, r, count, factor);
-      add_values(tile, r, count, factor);
+      weigh_rows(tile, r, least(Vec::kRowBlock, rows_ - r), factor + r);
     }
+    add_values(tile, factor);
   }
 
   // Queries for the pages of one distance, scaled so that scores are in units of log 2.
@@ -162,24 +173,35 @@ class Worker {
 
   int block_limit(int first_row) const { return scratch_.block_limits[first_row / Vec::kRowBlock]; }
 
-  // Scores of a block of rows with the pages [begin, end) of a tile.
-  void score_rows(const Tile<KV>& tile, int begin, int end, int first_row) {
+  // Scores of all rows with the pages [begin, end) of a tile. A few pages at a time meet all rows,
+  // while they lie in the first-level cache.
+  void score_pages(const Tile<KV>& tile, int begin, int end) {
+    const int most_pages = most(1, (rows_ <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide) /
+                                       kVecsPerPage);
+    for (int page = begin; page < end; page += most_pages) {
+      const int last = least(page + most_pages, end);
+      for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+        fetch(tile.values + page, last - page, r);
+        score_rows(tile, page, last, r);
+      }
+    }
+  }
+
+  // Scores of a block of rows with the pages [page, end), as many as fit the registers.
+  void score_rows(const Tile<KV>& tile, int page, int end, int first_row) {
     const int limit = block_limit(first_row);
     const int count = least(Vec::kRowBlock, rows_ - first_row);
     // Positions rise, so pages that this block cannot see come last (if not, they are masked).
-    while (end > begin && limit <= tile.pages[end - 1]->position) --end;
+    while (end > page && limit <= tile.pages[end - 1]->position) --end;
     const float* q = scratch_.q + first_row * kRowStride;
-    float* scores = scratch_.scores + first_row * kScoreStride + begin * kPageTokens;
-    const KV* const* keys = tile.keys + begin;
-    const int pages = end - begin;
+    float* scores = scratch_.scores + first_row * kScoreStride;
     for_rows(count, [&](auto rows) {
       constexpr int R = decltype(rows)::value;
       constexpr int N = most(1, kVectors<R> / kVecsPerPage);
-      int page = 0;
       const auto step = [&](auto wide) {
         constexpr int W = decltype(wide)::value;
-        for (; page + W <= pages; page += W) {
-          score_block<R, W>(q, keys + page, call_.dim, scores + page * kPageTokens);
+        for (; page + W <= end; page += W) {
+          score_block<R, W>(q, tile.keys + page, call_.dim, scores + page * kPageTokens);
         }
       };
       step(Count<N>());
@@ -232,27 +254,39 @@ class Worker {
     return Vec::highest(best);
   }
 
-  void add_values(const Tile<KV>& tile, int first_row, int count, const float* factor) {
-    const KV* values[kTilePages];
+  // Adds the weighted values; a few dimensions at a time meet all rows.
+  void add_values(const Tile<KV>& tile, const float* factor) {
+    const int wide = (rows_ <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide) * Vec::kLanes;
+    for (int d = 0; d < call_.dim; d += wide) {
+      const int end = least(d + wide, call_.dim);
+      const int first = kTilePages * d / call_.dim;
+      const int last = kTilePages * end / call_.dim;
+      for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+        fetch(tile.next_keys + first, last - first, r);
+        add_values(tile, r, d, end, factor + r);
+      }
+    }
+  }
+
+  // Dimensions [d, end) of a block of rows.
+  void add_values(const Tile<KV>& tile, int first_row, int d, int end, const float* factor) {
     int visible[kTilePages];
     for (int i = 0; i < tile.count; ++i) {
-      values[i] = tile.values[i];
       visible[i] = visible_keys(block_limit(first_row), *tile.pages[i]);
     }
     const float* weights = scratch_.scores + first_row * kScoreStride;
     float* acc = scratch_.acc + first_row * kRowStride;
-    for_rows(count, [&](auto rows) {
+    for_rows(least(Vec::kRowBlock, rows_ - first_row), [&](auto rows) {
       constexpr int R = decltype(rows)::value;
       constexpr int N = kVectors<R>;
-      int d = 0;
       const auto step = [&](auto wide, int lanes) {
         constexpr int W = decltype(wide)::value;
-        value_block<R, W>(weights, values, visible, tile.count, call_.dim, lanes, factor, acc + d);
-        for (int i = 0; i < tile.count; ++i) values[i] += W * Vec::kLanes;
+        value_block<R, W>(weights, tile.values, d, visible, tile.count, call_.dim, lanes, factor,
+                          acc + d);
         d += W * Vec::kLanes;
       };
-      while (d + N * Vec::kLanes <= call_.dim) step(Count<N>(), Vec::kLanes);
-      while (d < call_.dim) step(Count<1>(), least(Vec::kLanes, call_.dim - d));
+      while (d + N * Vec::kLanes <= end) step(Count<N>(), Vec::kLanes);
+      while (d < end) step(Count<1>(), least(Vec::kLanes, end - d));
     });
   }
 

@@ -113,11 +113,6 @@ class TileWorker : public Worker<KV> {
     add_values(tile.count);
   }
 
-  // Pages lie scattered: the processor cannot guess the next one.
-  static void fetch_ahead(const KV* at) {
-    _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T1);
-  }
-
   // A page of keys turned back by the page's distance: q R(-a) k = (R(a) q) k.
   void split_keys(const Tile<KV>& tile, int page, int place) {
     const AttentionCall& call = this->call_;
@@ -133,8 +128,8 @@ class TileWorker : public Worker<KV> {
     for (int d = 0; d < half; d += 2) {
       Vec low[2], high[2];
       for (int i : {d, d + 1, d + half, d + half + 1}) {
-        fetch_ahead(next + i * kPageTokens);
-        fetch_ahead(tile.values[page] + i * kPageTokens);
+        fetch_line(next + i * kPageTokens);
+        fetch_line(tile.values[page] + i * kPageTokens);
       }
       for (int i = 0; i < 2; ++i) {
         const Vec a = key(d + i), b = key(d + i + half);

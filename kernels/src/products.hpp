@@ -36,11 +36,12 @@ GAME_AGENT_INLINE void score_block(const float* q, const KV* const* pages, int d
   }
 }
 
-// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows and N vectors of dimensions, over
-// the first counts[page] keys of each page. With N = 1 the vector may be `lanes` wide.
+// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows and N vectors of dimensions, from first_dim
+// on, over the first counts[page] keys of each page. With N = 1 the vector may be `lanes` wide.
 template <int R, int N, typename KV>
-GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values, const int* counts,
-                                   int pages, int dim, int lanes, const float* factor, float* acc) {
+GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values, int first_dim,
+                                   const int* counts, int pages, int dim, int lanes,
+                                   const float* factor, float* acc) {
   Vec sum[R][N];
   GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
     const Vec f = Vec::all(factor[r]);
@@ -49,7 +50,7 @@ GAME_AGENT_INLINE void value_block(const float* weights, const KV* const* values
     }
   }
   for (int page = 0; page < pages; ++page) {
-    const KV* value = values[page];
+    const KV* value = values[page] + first_dim;
     const float* weight = weights + page * kPageTokens;
     for (int t = 0; t < counts[page]; ++t) {
       Vec v[N];
