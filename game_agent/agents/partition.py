@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from game_agent.agents.cuts import JOIN_CHARS, MIN_CHARS, cut_run, cut_texts, rank
 from game_agent.agents.patch import Json, join_pointer
@@ -184,7 +185,9 @@ class _Cutter:
         if not nodes:
             return None
         items = None if is_split else _flat_items(nodes, place.room)
-        node = _Node(value, place, pointer, items, is_leaf=False, children=_by_segment(nodes))
+        node = _Node(
+            value, place, pointer, items, is_leaf=False, children=_by_segment(nodes, pointer)
+        )
         if items is None:
             return replace(node, parts=_split(node, nodes, may_join=not is_split))
         return _unless_tiny(node)
@@ -193,9 +196,17 @@ class _Cutter:
         borders = Borders(place.borders)
         hidden = _hidden_names(value, place, borders)
         old_nodes = old.children if old is not None else {}
-        by_identity = {id(node.value): node for node in old_nodes.values()}
+        # Where nothing but values can have changed, a member that is the same object is done with.
+        is_same_place = old is not None and old.place == place
+        by_identity = {}
+        if isinstance(value, list | tuple):
+            by_identity = {id(node.value): node for node in old_nodes.values()}
         nodes = []
         for token, label, name_field, child in members(value, place.name_field, hidden):
+            former = old_nodes.get(token) if is_same_place and "~" not in token else None
+            if former is not None and former.value is child:
+                nodes.append(former.moved(f"{pointer}/{token}"))
+                continue
             rules = below(place.rules, token)
             rule = rule_here(rules)
             if _does(rule, "omit"):
@@ -289,9 +300,10 @@ def _flat_items(nodes: Sequence[_Node], room: int) -> tuple[Item, ...] | None:
     return tuple(items)
 
 
-def _by_segment(nodes: Iterable[_Node]) -> dict[str, _Node]:
+def _by_segment(nodes: Iterable[_Node], pointer: str) -> dict[str, _Node]:
     """The nodes worth finding again; a short leaf is as quickly rendered."""
-    return {_last_segment(n.pointer): n for n in nodes if n.parts or not n.is_leaf}
+    start = len(pointer) + 1
+    return {n.pointer[start:]: n for n in nodes if n.parts or not n.is_leaf}
 
 
 def _last_segment(pointer: str) -> str:
@@ -310,7 +322,7 @@ def _split(parent: _Node, nodes: Sequence[_Node], *, may_join: bool) -> tuple[Pa
         group = [nodes[i] for i in joinable[start:stop]]
         placed.append((joinable[start], _join(parent, group)))
     placed.sort(key=lambda entry: entry[0])
-    return tuple(part for _, parts in placed for part in parts)
+    return tuple(chain.from_iterable(parts for _, parts in placed))
 
 
 def _join(parent: _Node, group: Sequence[_Node]) -> tuple[Part, ...]:

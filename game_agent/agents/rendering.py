@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from game_agent.agents.patch import Json
 
@@ -20,6 +21,7 @@ def collapse(text: str) -> str:
     return " ".join(text.split())
 
 
+@lru_cache(maxsize=65536)
 def key_text(key: str) -> str:
     """A key as people write it: ``rooms_free`` is "rooms free"."""
     return collapse(key.replace("_", " ")) or "-"

@@ -154,14 +154,20 @@ class World:
         self, state: Mapping[str, Json], seq: int, digest: bytes, old: Partition
     ) -> WorldChange:
         new = partition(state, set(self._borders), old, self.rules)
-        added = Counter(part.text for part in new.parts)
-        added -= Counter(part.text for part in old.parts)
+        added = Counter(_texts_beside(new, old))
+        added -= Counter(_texts_beside(old, new))
         self.state, self.seq, self._partition = state, seq, new
         self._digest = digest
         self._last = WorldChange(seq, len(new.parts), added.total())
         if self.on_change is not None:
             self.on_change(set(added))
         return self._last
+
+
+def _texts_beside(one: Partition, other: Partition) -> list[str]:
+    """Texts of the parts of ``one``, without the very parts that ``other`` shares with it."""
+    shared = set(map(id, other.parts))
+    return [part.text for part in one.parts if id(part) not in shared]
 
 
 def _checked(ops: Sequence[Json] | None, merge: Mapping[str, Json] | None) -> Any:
