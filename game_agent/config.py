@@ -19,6 +19,8 @@ class EngineSettings:
                      long a question that comes right then can be held up
     max_running:     most requests that are computed together
     max_waiting:     most requests that wait before new ones are refused as overloaded
+    repair_tokens:   in ``contextual`` mode, how many tokens are computed anew where text that was
+                     moved begins; 0 is the fastest, more is closer to ``full``
     """
 
     kv_memory_bytes: int = GIB
@@ -26,11 +28,13 @@ class EngineSettings:
     idle_tokens: int = 64
     max_running: int = 64
     max_waiting: int = 1024
+    repair_tokens: int = 128
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 1:
-                raise InvalidInput(f"{name} must be positive, not {value}", where=name)
+            lowest = 0 if name == "repair_tokens" else 1
+            if value < lowest:
+                raise InvalidInput(f"{name} must be at least {lowest}, not {value}", where=name)
         if self.step_tokens < self.max_running:
             # Every running reply gets its token in every step.
             raise InvalidInput("step_tokens must be at least max_running", where="step_tokens")

@@ -75,8 +75,9 @@ class Runtime:
         device: "cpu", "cuda", …; None is this machine's best. dtype: "float32", "bfloat16",
         "float16"; None is float32 on a CPU and bfloat16 elsewhere. weights: "int8" rounds them to
         8 bits. kv_dtype: "bfloat16" halves what cached text takes on a CPU. default_mode: "block"
-        for models that were block-fine-tuned, "full" for others. eager: encode what changes in a
-        world while nobody waits, instead of with the next question (block mode).
+        for models that were block-fine-tuned, "full" for others, "contextual" for others where a
+        small loss of fidelity is a fair price for speed after changes. eager: encode what changes
+        in a world while nobody waits, instead of with the next question (block mode).
 
         prompt_format, prompt_prefix: see docs/prompt-formats.md; None chooses.
 

@@ -188,7 +188,7 @@ class FakeRuntime:
 
     model_name = "fake"
     max_context_tokens = 1000
-    modes = ("block", "full")
+    modes = ("block", "full", "contextual")
 
     def __init__(self, *, is_instant: bool = False) -> None:
         self.lock = threading.RLock()

@@ -223,7 +223,7 @@ def test_an_error_in_a_queued_question_reaches_its_asker(runtime: Runtime) -> No
     assert good.text() is not None
 
 
-@pytest.mark.parametrize("mode", ["block", "full"])
+@pytest.mark.parametrize("mode", ["block", "full", "contextual"])
 def test_modes_can_be_chosen_per_question(runtime: Runtime, mode: str) -> None:
     runtime.world("village", STATE)
     runtime.agent("Mira", world="village", profile="Mira runs the inn.")

@@ -27,7 +27,7 @@ def test_hello_tells_what_the_server_can_and_allows(desk: Desk) -> None:
     assert reply["model"] == {
         "name": "fake",
         "max_context_tokens": 1000,
-        "modes": ["block", "full"],
+        "modes": ["block", "full", "contextual"],
     }
     assert set(REQUESTS) < set(reply["capabilities"])
     assert reply["limits"]["max_frame_bytes"] == Limits().max_frame_bytes

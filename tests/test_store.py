@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -78,6 +79,13 @@ class StoreMachine(RuleBasedStateMachine):
         entry = data.draw(st.sampled_from(self.held))
         left = entry.num_tokens - entry.num_filled
         entry.num_filled += data.draw(st.integers(0, left))
+
+    @rule(name=st.integers(0, 9))
+    def discard(self, name: int) -> None:
+        key = b"%d" % name
+        in_use = any(entry.key == key for entry in self.held)
+        self.store.discard(key)
+        assert in_use or key in self.pins or key not in self.store
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
@@ -281,3 +289,22 @@ def test_keys_name_what_kv_depends_on() -> None:
     assert block_keys(b"m", [a, b], "block") == [block_key(b"m", a), block_key(b"m", b)]
     assert block_keys(b"m", [a, b, c], "full") == first
     assert {key[:1] for key in first} == {b"f"}
+
+
+def test_pages_are_copied_in_every_layer() -> None:
+    pool = PagePool(8, num_layers=2, num_kv_heads=3, head_dim=4)
+    for tensor in (pool.keys, pool.values):
+        tensor.copy_(torch.randn(tensor.shape))
+    before = pool.keys.clone(), pool.values.clone()
+    pool.copy(np.array([5, 2], np.int32), np.array([1, 7], np.int32))
+    for tensor, old in zip((pool.keys, pool.values), before, strict=True):
+        assert torch.equal(tensor[:, [1, 7]], old[:, [5, 2]])
+        assert torch.equal(tensor[:, [0, 2, 3, 4, 5, 6]], old[:, [0, 2, 3, 4, 5, 6]])
+
+
+def test_a_copied_tail_need_not_be_filled() -> None:
+    entry = small_store().hold([b"a"], [20]).entries[0]
+    entry.num_copied = 15
+    assert (entry.num_missing, entry.published) == (5, False)
+    entry.num_filled = 5
+    assert entry.published

@@ -21,9 +21,10 @@ from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_tex
 from game_agent.agents.question import SAY, Choose
 from game_agent.agents.task import Question, Setting
 from game_agent.agents.world import World
-from game_agent.blocks.block import block_keys
+from game_agent.blocks.block import Block, block_keys
 from game_agent.clock import Clock
 from game_agent.engine import Completion, Engine, Request, Usage, Waiter
+from game_agent.engine.contextual import ContextualCache
 from game_agent.engine.request import FinishReason, Mode
 from game_agent.errors import GameAgentError, TooLarge
 
@@ -47,6 +48,7 @@ class Agent:
         self._lock = lock
         self._clock = clock
         self._default_mode = default_mode
+        self._contextual = ContextualCache(engine.settings.repair_tokens)
         self.memory = Memory()
         self.budget = MemoryBudget()
         self.lore: Lorebook | None = None
@@ -120,10 +122,9 @@ class Agent:
             event = None if text is None else encoder.event(event_text(speaker, text))
             num_tokens = 0 if event is None else len(event)
             prompt = self._prompt(AskOptions().max_tokens, num_tokens, text)
-        digest, store = self._engine.runner.digest, self._engine.store
-        keys = block_keys(digest, prompt.blocks, mode or self._default_mode)
+        keys = self._keys(prompt.blocks, mode or self._default_mode)
         rows = [
-            (source, block.tokens, key in store)
+            (source, block.tokens, key is not None and key in self._engine.store)
             for source, block, key in zip(prompt.sources, prompt.blocks, keys, strict=True)
         ]
         if event is not None:
@@ -138,6 +139,14 @@ class Agent:
             for source, tokens, cached in rows
         ]
 
+    def _keys(self, blocks: Seq[Block], mode: Mode) -> Seq[bytes | None]:
+        if mode == "contextual":
+            return self._contextual.keys(blocks)
+        return block_keys(self._engine.runner.digest, blocks, mode)
+
+    def _cache_for(self, mode: Mode) -> ContextualCache | None:
+        return self._contextual if mode == "contextual" else None
+
     def warm(self) -> Waiter:
         """Have all blocks of the next prompt encoded in the background, at the lowest priority.
 
@@ -145,9 +154,14 @@ class Agent:
         """
         waiter = Waiter()
         with self._lock:
-            blocks = self._prompt(AskOptions().max_tokens, 0, None).blocks
+            mode = self._default_mode
             request = Request(
-                blocks, np.empty(0, np.int32), self._default_mode, max_tokens=0, priority=-1
+                self._prompt(AskOptions().max_tokens, 0, None).blocks,
+                np.empty(0, np.int32),
+                mode=mode,
+                max_tokens=0,
+                priority=-1,
+                contextual=self._cache_for(mode),
             )
             self._engine.submit(request, waiter)
         return waiter
@@ -242,12 +256,14 @@ class Agent:
         event = self._cache.encoder.event(event_text(ask.speaker, ask.text))
         try:
             ask.seq = self.world.seq
+            mode = options.mode or self._default_mode
             setting = Setting(self._engine, self.world.state, self.sees)
             ask.task = task = ask.question.task(options.max_tokens, setting)
             request = Request(
                 self._prompt(task.reserve_tokens, len(event), ask.text).blocks,
                 event,
-                mode=options.mode or self._default_mode,
+                mode=mode,
+                contextual=self._cache_for(mode),
                 max_tokens=task.max_tokens,
                 options=task.options,
                 normalize=task.normalize,

@@ -27,7 +27,7 @@ class AskOptions:
     priority:    higher ones are computed first
     replaces:    waiting and running questions to the same agent end as ``superseded``
     remember:    the turn goes into memory; such questions are answered one after another
-    mode:        "block" or "full"; None is the runtime's default
+    mode:        "block", "full" or "contextual"; None is the runtime's default
     game_time:   the game's own time of the turn, for ``rewind``
     """
 

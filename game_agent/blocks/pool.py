@@ -62,6 +62,13 @@ class PagePool:
         self._free[self.num_free : self.num_free + len(pages)] = pages[::-1]
         self.num_free += len(pages)
 
+    def copy(self, source: Ints, target: Ints) -> None:
+        """Copy what lies in pages ``source`` to pages ``target``, as many, in all layers."""
+        device = self.keys.device
+        read, write = (torch.from_numpy(pages).to(device).long() for pages in (source, target))
+        for tensor in (self.keys, self.values):
+            tensor[:, write] = tensor[:, read]
+
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """An uninitialised tensor: the system hands out memory as pages are first written.

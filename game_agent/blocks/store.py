@@ -25,7 +25,8 @@ class NeverFits(MemoryError):
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """The KV of one block: ``num_filled`` of ``num_tokens`` tokens are written to ``pages``.
+    """The KV of one block: the first ``num_filled`` of ``num_tokens`` tokens are written to
+    ``pages``, and the last ``num_copied`` were there from the start.
 
     It is *published* (may be found and kept when unused) once it is full. ``worth_class``: what it
     costs to encode again (see ``eviction.py``). ``is_kept``: a tier below has it, or will soon.
@@ -36,6 +37,7 @@ class Entry:
     pages: Ints
     num_filled: int = 0
     num_refs: int = 0
+    num_copied: int = 0
     worth_class: int = 0
     is_kept: bool = False
     num_pages: int = field(init=False)
@@ -44,8 +46,13 @@ class Entry:
         self.num_pages = len(self.pages)
 
     @property
+    def num_missing(self) -> int:
+        """Tokens still to be computed."""
+        return self.num_tokens - self.num_copied - self.num_filled
+
+    @property
     def published(self) -> bool:
-        return self.num_filled == self.num_tokens
+        return not self.num_missing
 
 
 class Holding(NamedTuple):
@@ -180,6 +187,16 @@ class BlockStore:
                     self.pool.free(entry.pages)
                 elif entry.key not in self._pins:
                     self._unused.add(entry)
+
+    def discard(self, key: bytes) -> None:
+        """Drop an unused entry that nobody will ask for again; one in use, or absent, stays."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.num_refs or key in self._pins:
+                return
+            self._unused.remove(entry)
+            del self._entries[key]
+            self.pool.free(entry.pages)
 
     def allocate(self, count: int) -> Ints:
         """``count`` pages for a frame of the caller's own, evicting what is worth least."""

@@ -28,7 +28,7 @@ class AskFields(TypedDict, total=False):
     priority: int
     replaces: bool
     remember: bool
-    mode: Literal["block", "full"]
+    mode: Literal["block", "full", "contextual"]
     game_time: float
 
 

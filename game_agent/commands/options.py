@@ -8,7 +8,6 @@ import torch
 import typer
 
 from game_agent.config import EngineSettings
-from game_agent.engine.request import Mode
 from game_agent.errors import InvalidInput
 from game_agent.runtime import Runtime
 from game_agent_kernels.dispatch import set_num_threads
@@ -37,7 +36,11 @@ Prefix = Annotated[
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: all.")]
 Memory = Annotated[float, typer.Option(help="GiB for cached keys and values.")]
 DefaultMode = Annotated[
-    str, typer.Option(help="block: for block-fine-tuned models; full: for any other.")
+    str,
+    typer.Option(
+        help="block: for block-fine-tuned models; full: for any other; "
+        "contextual: for any other, faster after changes and approximate."
+    ),
 ]
 
 
@@ -62,8 +65,8 @@ def load_runtime(
     if threads > 0:
         torch.set_num_threads(threads)
         set_num_threads(threads)
-    default_mode: Mode = "full" if mode == "full" else "block"
-    if mode not in Runtime.modes:
+    default_mode = next((known for known in Runtime.modes if known == mode), None)
+    if default_mode is None:
         raise InvalidInput(f"--mode must be one of {', '.join(Runtime.modes)}, not {mode}")
     settings = EngineSettings(kv_memory_bytes=int(memory * 2**30), idle_tokens=idle_tokens)
     return Runtime.load(

@@ -18,6 +18,7 @@ from game_agent.blocks.store import BlockStore, NeverFits
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
+from game_agent.engine.contextual import ContextualCache
 from game_agent.engine.draw import choose, draw_tokens, take_rows
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
@@ -107,13 +108,27 @@ class Engine:
             self._wake.notify()
         return [Handle(partial(self._end, sequence)) for sequence in sequences]
 
-    def logits(self, blocks: Seq[Seq[int]], event: Seq[int], mode: Mode = "block") -> Tensor:
+    def logits(
+        self,
+        blocks: Seq[Seq[int]],
+        event: Seq[int],
+        mode: Mode = "block",
+        contextual: ContextualCache | None = None,
+    ) -> Tensor:
         """Next-token logits [len(event), vocab] float32 of every event token, on the CPU.
 
-        blocks: token ids of each block; event: token ids. The blocks stay in the store.
+        blocks: token ids of each block; event: token ids. The blocks stay in the store, and in
+        ``contextual``, which that mode needs.
         """
         made = tuple(Block(np.array(ids, np.int32)) for ids in blocks)
-        request = Request(made, np.array(event, np.int32), mode=mode, max_tokens=0, score=True)
+        request = Request(
+            made,
+            np.array(event, np.int32),
+            mode=mode,
+            max_tokens=0,
+            score=True,
+            contextual=contextual,
+        )
         completion = self.run([request])[0]
         assert completion.logits is not None
         return completion.logits

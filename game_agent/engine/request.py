@@ -10,11 +10,12 @@ import numpy.typing as npt
 from torch import Tensor
 
 from game_agent.blocks.block import Block
+from game_agent.engine.contextual import ContextualCache
 from game_agent.engine.grammar import Grammar
 from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
-Mode = Literal["block", "full"]
-MODES: tuple[Mode, ...] = ("block", "full")
+Mode = Literal["block", "full", "contextual"]
+MODES: tuple[Mode, ...] = ("block", "full", "contextual")
 FinishReason = Literal["stop", "length", "cancelled", "superseded", "deadline"]
 
 
@@ -60,6 +61,8 @@ class Request:
     normalize:  an option's score is the mean of its tokens' log-probabilities, not their sum
     is_idle:    computed only in steps in which nothing else is, and ended as ``cancelled`` when its
                 room is needed
+    contextual: for ``contextual`` mode, and only there: what the asker's last prompt left
+    renewed:    in ``contextual`` mode, the blocks to be computed anew although they are there
     """
 
     blocks: tuple[Block, ...]
@@ -76,6 +79,8 @@ class Request:
     normalize: bool = False
     grammar: Grammar | None = None
     is_idle: bool = False
+    contextual: ContextualCache | None = None
+    renewed: range | None = None
 
     @property
     def is_background(self) -> bool:
@@ -87,6 +92,8 @@ class Request:
             raise InvalidInput(
                 f"mode must be one of {', '.join(MODES)}, not {self.mode!r}", where="mode"
             )
+        if (self.mode == "contextual") != (self.contextual is not None):
+            raise InvalidInput("a cache belongs to contextual mode, and to no other", where="mode")
         if self.max_tokens < 0:
             raise InvalidInput("max_tokens must not be negative", where="max_tokens")
         if self.options and (self.score or self.max_tokens or not len(self.event)):

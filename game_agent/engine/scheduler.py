@@ -89,7 +89,7 @@ class _Step:
         is_ready = True
         for index in sequence.unfilled():
             entry = sequence.entries[index]
-            missing = entry.num_tokens - entry.num_filled - self._taken[id(entry)]
+            missing = entry.num_missing - self._taken[id(entry)]
             count = min(missing, room)
             self._taken[id(entry)] += count
             counts[index, None] = counts.get((index, None), 0) + count

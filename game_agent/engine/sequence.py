@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch
 from game_agent.blocks.block import block_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
+from game_agent.engine.contextual import Draft, draft_prompt
 from game_agent.engine.request import Choice, Listener, Request, Usage
 from game_agent.engine.scoring import Scoring
 from game_agent.model.flops import Flops
@@ -23,6 +25,7 @@ from game_agent.model.planner import (
     no_segments,
     own_segment,
     page_slots,
+    without_positions,
 )
 from game_agent.model.rope import Rope
 from game_agent.model.runner import ModelRunner
@@ -60,19 +63,21 @@ class Sequence:
     text: list[str] = field(default_factory=list)
     scores: list[torch.Tensor] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
-    encoded: set[int] = field(default_factory=set)
+    encoded: dict[int, int] = field(default_factory=dict)
     num_overtaken: int = 0
     admitted_s: float | None = None
     first_token_s: float | None = None
     max_tokens: int = 0
     num_forced: int = 0
     choice: Choice | None = None
-    _segments: Segments | None = None
+    draft: Draft | None = None
+    _segments: dict[int, Segments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = self.request.event.tolist()
         lengths = [len(block) for block in self.request.blocks]
         self.origins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        self.shifts = np.zeros(len(lengths), np.int64)
         self.keys: list[bytes] = []
         self.constraint = self.request.grammar.begin() if self.request.grammar else None
         self.scoring = Scoring(self.request.options) if self.request.options else None
@@ -84,6 +89,11 @@ class Sequence:
     @property
     def num_block_tokens(self) -> int:
         return int(self.origins[-1])
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether each block, and the event, is a frame of its own; else the prompt is one."""
+        return self.request.mode == "block"
 
     @property
     def num_generated(self) -> int:
@@ -123,7 +133,7 @@ class Sequence:
     def num_missing_tokens(self) -> int:
         """Tokens that are to be computed before the next one can be drawn."""
         missing = (self.entries[index] for index in self.unfilled())
-        return self.num_pending + sum(entry.num_tokens - entry.num_filled for entry in missing)
+        return self.num_pending + sum(entry.num_missing for entry in missing)
 
     @property
     def num_own_pages(self) -> int:
@@ -143,38 +153,50 @@ class Sequence:
         # The last token of a reply is drawn but never computed, so it needs no position.
         room = runner.max_context_tokens - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
-        if not self.keys:
-            self.keys = block_keys(runner.digest, request.blocks, request.mode)
-        self.entries, made, self.pages = store.hold(
-            self.keys,
-            [len(block) for block in request.blocks],
-            self.num_pages(),
-            lambda index: self._encoding_flops(runner.flops, index),
-        )
-        self.encoded = set(made)
+        self._hold(store, runner)
         if self.scoring is not None:
             self.scoring.hold(self.pages[self.num_own_pages :])
         self.admitted_s = now_s
         self.usage = self._counted(runner.flops)
 
-    def _encoding_flops(self, flops: Flops, index: int) -> int:
-        """What it takes to encode a block of this prompt."""
-        num_before = int(self.origins[index]) if self.request.mode == "full" else 0
-        return flops.forward(len(self.request.blocks[index]), num_before)
+    def _hold(self, store: BlockStore, runner: ModelRunner) -> None:
+        """Hold the entries, those that everybody shares or the asker's own."""
+        request, num_pages = self.request, self.num_pages()
+        flops = partial(self._encoding_flops, runner.flops)
+        if request.contextual is not None:
+            draft = draft_prompt(request.contextual, runner.digest, request.blocks, request.renewed)
+            self.pages = draft.hold(store, num_pages, flops)
+            self.draft, self.entries, self.encoded = draft, draft.entries, draft.computed
+            origins = np.array([version.origin for version in draft.versions], np.int64)
+            self.shifts = self.origins[:-1] - origins
+            return
+        if not self.keys:
+            self.keys = block_keys(runner.digest, request.blocks, request.mode)
+        lengths = [len(block) for block in request.blocks]
+        self.entries, made, self.pages = store.hold(self.keys, lengths, num_pages, flops)
+        self.encoded = {index: lengths[index] for index in made}
+
+    def _encoding_flops(self, flops: Flops, index: int, num_tokens: int | None = None) -> int:
+        """What it takes to encode a block of this prompt, or its first ``num_tokens``."""
+        num_before = 0 if self.is_framed else int(self.origins[index])
+        return flops.forward(num_tokens or len(self.request.blocks[index]), num_before)
 
     def release(self, store: BlockStore) -> None:
         """Give back all that :meth:`admit` took."""
-        store.release_all(self.entries)
+        if self.draft is not None:
+            self.draft.close(store)
+        else:
+            store.release_all(self.entries)
         store.free(self.pages)
-        self.entries, self.pages = [], np.empty(0, np.int32)
-        self.encoded.clear()
+        self.entries, self.encoded, self.draft = [], {}, None
+        self.pages = np.empty(0, np.int32)
 
     def _counted(self, flops: Flops) -> Usage:
         lengths = np.diff(self.origins)
-        encoded = int(sum(lengths[i] for i in self.encoded))
+        encoded = sum(self.encoded.values())
         event = len(self.request.event)
         num_logits = event if self.request.score else min(event, 1)
-        done = sum(self._encoding_flops(flops, i) for i in self.encoded)
+        done = sum(self._encoding_flops(flops, i, count) for i, count in self.encoded.items())
         done += flops.forward(event, self.num_block_tokens, num_logits)
         full = flops.forward(self.num_block_tokens + event, 0, num_logits) if event else 0
         prefill = event
@@ -199,39 +221,42 @@ class Sequence:
         brought up to date.
         """
         runs: list[Run] = []
+        shift_before = 0
         for chunk in chunks:
             if chunk.option is not None:
                 runs.append(self._option_run(chunk.option, chunk.num_tokens, rope))
                 continue
+            shift = 0 if chunk.block is None else int(self.shifts[chunk.block])
             run = (
                 self._own_run(chunk.num_tokens, rope)
                 if chunk.block is None
                 else self._block_run(chunk.block, chunk.num_tokens, taken, rope)
             )
             follows = runs and runs[-1].position + len(runs[-1].tokens) == run.position
-            if self.request.mode == "full" and follows:
+            if follows and shift == shift_before and not self.is_framed:
                 run = _joined(runs.pop(), run)
+            shift_before = shift
             runs.append(run)
-        return runs
+        return runs if self.draft is None else [without_positions(run) for run in runs]
 
     def _block_run(self, index: int, num_tokens: int, taken: dict[int, int], rope: Rope) -> Run:
-        """Encode part of a block: alone in its frame, or in full mode as part of the prompt's.
+        """Encode part of a block: alone in its frame, or as part of the prompt's.
 
-        A full-mode run is given all blocks as segments. What lies behind a row is not visible to
-        it, so that later blocks are not written yet does no harm.
+        A run in the prompt's frame is given all blocks as segments. What lies behind a row is not
+        visible to it, so that later blocks are not written yet does no harm.
         """
         entry = self.entries[index]
         first = entry.num_filled + taken.get(id(entry), 0)
         last = first + num_tokens
         taken[id(entry)] = last - entry.num_filled
-        full = self.request.mode == "full"
+        shift = int(self.shifts[index])
         return Run(
             tokens=self.request.blocks[index].tokens[first:last],
-            position=first + (int(self.origins[index]) if full else 0),
+            position=first + (0 if self.is_framed else int(self.origins[index]) - shift),
             slots=page_slots(entry.pages, first, last),
-            segments=self._context(rope)
-            if full
-            else own_segment(entry.pages, 0, last, len(rope.inv_freq)),
+            segments=own_segment(entry.pages, 0, last, len(rope.inv_freq))
+            if self.is_framed
+            else self._context(rope, shift),
         )
 
     def _own_run(self, num_tokens: int, rope: Rope) -> Run:
@@ -253,8 +278,8 @@ class Sequence:
 
     @property
     def _origin(self) -> int:
-        """Where in its frame the event begins: in full mode the prompt is one frame."""
-        return self.num_block_tokens if self.request.mode == "full" else 0
+        """Where in its frame the event begins."""
+        return 0 if self.is_framed else self.num_block_tokens
 
     def _up_to(self, last: int, rope: Rope) -> Segments:
         """All blocks and the first ``last`` tokens of the event and reply."""
@@ -262,20 +287,25 @@ class Sequence:
         context = self._context(rope)
         return Segments.concat([context, own]) if context.num_segments else own
 
-    def _context(self, rope: Rope) -> Segments:
-        """Segments of all blocks, the same in every step of this sequence."""
-        if self._segments is None:
-            frames = [(entry.pages, entry.num_tokens) for entry in self.entries]
-            origins = self.origins[:-1]
-            if not frames:
-                self._segments = no_segments(len(rope.inv_freq))
-            elif self.request.mode == "full":
-                self._segments = frame_segments(
-                    frames, np.zeros_like(origins), rope, origins.astype(np.int32)
-                )
-            else:
-                self._segments = frame_segments(frames, self.num_block_tokens - origins, rope)
-        return self._segments
+    def _context(self, rope: Rope, shift: int = 0) -> Segments:
+        """Segments of all blocks, the same in every step of this sequence.
+
+        A block that was moved has its keys where it stood when they were rotated, ``shifts`` tokens
+        before where it stands now. ``shift`` is that of the frame in which they are attended to.
+        """
+        if shift not in self._segments:
+            self._segments[shift] = self._make_context(rope, shift)
+        return self._segments[shift]
+
+    def _make_context(self, rope: Rope, shift: int) -> Segments:
+        frames = [(entry.pages, entry.num_tokens) for entry in self.entries]
+        origins = self.origins[:-1]
+        if not frames:
+            return no_segments(len(rope.inv_freq))
+        if self.is_framed:
+            return frame_segments(frames, self.num_block_tokens - origins, rope)
+        positions = (origins - shift).astype(np.int32)
+        return frame_segments(frames, shift - self.shifts, rope, positions)
 
 
 def _joined(first: Run, second: Run) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,18 @@ def frame_segments(
         cos=cos,
         sin=sin,
     )
+
+
+def without_positions(run: Run) -> Run:
+    """The same run, with every segment that its first row sees whole at no position of its frame.
+
+    Kernels attend to pages that several runs see whole for all of them at once, which takes one
+    position for all: runs of different frames have to agree on it.
+    """
+    segments = run.segments
+    is_whole = run.position + 1 - segments.positions >= segments.lengths
+    positions = np.where(is_whole, np.int32(FAR_PAST), segments.positions)
+    return replace(run, segments=replace(segments, positions=positions))
 
 
 def own_segment(pages: Ints, position: int, length: int, half: int) -> Segments:

@@ -26,9 +26,13 @@ class Rope:
         self._sin = self._cos
 
     def rotation(self, positions: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
-        """cos, sin [n, rotary_dim / 2] of a pure rotation by ``positions`` [n] ≥ 0."""
-        if len(positions):
-            self._grow(int(positions.max()) + 1)
+        """cos, sin [n, rotary_dim / 2] of a pure rotation by ``positions`` [n], negative: back."""
+        if not len(positions):
+            return self._cos[positions], self._sin[positions]
+        if int(positions.min()) < 0:
+            cos, sin = self.rotation(np.abs(positions))
+            return cos, np.where(positions[:, None] < 0, -sin, sin)
+        self._grow(int(positions.max()) + 1)
         return self._cos[positions], self._sin[positions]
 
     def encoding(self, positions: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
