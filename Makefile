@@ -31,6 +31,8 @@ prove: $(READY)
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
 	$(BIN)/python bench/flops.py --out docs/results/flops.md
+	$(BIN)/python bench/background.py --out docs/results/background.md
+	$(BIN)/python bench/abuse.py --out docs/results/abuse.md
 	$(BIN)/python bench/soak.py --out docs/results/soak
 
 bench: $(READY)

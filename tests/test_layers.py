@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"agents", "text", "model", "runtime"},
     "inspecting": {"agents", "text", "model", "runtime"},
     "chat": {"runtime", "agents"},
-    "soak": {"protocol"},
+    "soak": {"protocol", "client"},
     "top": {"client"},
     "commands": {
         "chat",
@@ -41,7 +41,17 @@ ALLOWED: dict[str, set[str]] = {
     | {"kernels"},
     "cli": {"commands"},
     "demos": {"client", "runtime", "server", "agents"},
-    "bench": {"soak", "runtime", "engine", "model", "blocks", "text", "training", "kernels"},
+    "bench": {
+        "soak",
+        "client",
+        "runtime",
+        "engine",
+        "model",
+        "blocks",
+        "text",
+        "training",
+        "kernels",
+    },
     **dict.fromkeys(FOUNDATIONS, FOUNDATIONS),
 }
 

@@ -53,7 +53,7 @@ class Game:
     def __init__(self, settings: SoakSettings) -> None:
         self._settings = settings
         self._chance = random.Random(settings.seed)
-        self._places = self._make_places()
+        self._places = self.new_places()
 
     @property
     def agents(self) -> list[str]:
@@ -100,7 +100,8 @@ class Game:
             ("agent.warm", {"agent": BACKGROUND_AGENT}),
         ]
 
-    def _make_places(self) -> dict[str, Any]:
+    def new_places(self) -> dict[str, Any]:
+        """Places for a prompt of about ``context_tokens``, other ones each time."""
         places: dict[str, Any] = {}
         num_chars = 0
         while num_chars < self._settings.context_tokens * CHARS_PER_TOKEN:

@@ -47,7 +47,7 @@ def soak(
     """
     check_installed()
     out.mkdir(parents=True, exist_ok=True)
-    running = contextlib.nullcontext(target) if target else _server(serve_args, out / "server.log")
+    running = contextlib.nullcontext(target) if target else serving(serve_args, out / "server.log")
     with running as found:
         result = _run(settings, found, progress)
     write_report(result, out)
@@ -90,7 +90,8 @@ def _ratio(phases: dict[str, dict[str, float]]) -> float | None:
 
 
 @contextlib.contextmanager
-def _server(args: Sequence[str], log: Path) -> Iterator[Target]:
+def serving(args: Sequence[str], log: Path) -> Iterator[Target]:
+    """A server process, stopped at the end. Raises ``Unavailable`` if it ended by itself."""
     endpoint = f"tcp://127.0.0.1:{_free_port()}"
     command = [sys.executable, "-m", "game_agent.cli", "serve", "--bind", endpoint, *args]
     with log.open("wb") as stream:
