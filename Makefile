@@ -13,7 +13,7 @@ NATIVE := $(wildcard CMakeLists.txt kernels/src/*)
 demo: $(READY)
 	$(BIN)/game-agent demo
 
-test: check
+test: check clients/js/node_modules
 	$(BIN)/python -m pytest -m "not slow"
 
 # The quick half: form, types, layers.
@@ -43,5 +43,9 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[demo,bench,dev]"
 	touch $@
 
+# The JavaScript client is tested where there is npm.
+clients/js/node_modules: clients/js/package-lock.json
+	! command -v npm || npm --prefix clients/js ci --no-audit --no-fund --loglevel=error
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf clients/js/node_modules .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build

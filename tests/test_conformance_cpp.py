@@ -7,8 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conformance.play import play
-from conformance.serving import conformance_server
+from conformance.serving import check_conformance, conformance_runtime, serving
 
 SOURCE = Path(__file__).parent.parent / "clients" / "cpp"
 NEEDED = (Path("/usr/include/zmq.hpp"), Path("/usr/include/msgpack.hpp"))
@@ -32,12 +31,13 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_cpp_client_conforms(build: Path) -> None:
-    with conformance_server() as endpoint:
-        play([str(build / "runner")], endpoint)
-        example = subprocess.run(
-            [build / "example", endpoint], capture_output=True, text=True, timeout=PATIENCE_S
-        )
+def test_the_cpp_client_conforms(build: Path, tmp_path: Path) -> None:
+    with conformance_runtime() as runtime:
+        check_conformance([str(build / "runner")], runtime, tmp_path)
+        with serving(runtime) as endpoint:
+            example = subprocess.run(
+                [build / "example", endpoint], capture_output=True, text=True, timeout=PATIENCE_S
+            )
     assert example.returncode == 0
     assert example.stderr == ""
     assert example.stdout.strip()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conformance.play import HERE, Mismatch, check, play, runner_of
-from conformance.serving import conformance_server
+from conformance.serving import check_conformance, conformance_runtime
 
 BAD_RUNNER = """
 import struct, sys, msgpack
@@ -27,9 +27,9 @@ while len(head := sys.stdin.buffer.read(4)) == 4:
 """
 
 
-def test_the_python_client_conforms() -> None:
-    with conformance_server() as endpoint:
-        play([sys.executable, str(HERE / "runner_python.py")], endpoint)
+def test_the_python_client_conforms(tmp_path: Path) -> None:
+    with conformance_runtime() as runtime:
+        check_conformance([sys.executable, str(HERE / "runner_python.py")], runtime, tmp_path)
 
 
 def test_a_client_that_ends_a_request_twice_is_found(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_a_client_that_ends_a_request_twice_is_found(tmp_path: Path) -> None:
 
 
 def test_a_runner_that_dies_is_found() -> None:
-    with runner_of([sys.executable, "-c", "raise SystemExit(3)"], "tcp://127.0.0.1:9") as runner:
+    with runner_of([sys.executable, "-c", "raise SystemExit(3)"]) as runner:
         with pytest.raises(Mismatch, match="has ended"):
             runner.next_event()
         with pytest.raises(Mismatch, match="status 3"):

@@ -41,10 +41,8 @@ class Mismatch(AssertionError):
 class Runner:
     """A client's runner as a process: maps in, maps out."""
 
-    def __init__(self, command: Sequence[str], endpoint: str) -> None:
-        self._process = subprocess.Popen(
-            [*command, endpoint], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+    def __init__(self, command: Sequence[str]) -> None:
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._events: queue.SimpleQueue[Map | None] = queue.SimpleQueue()
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
@@ -224,18 +222,27 @@ def read_script(path: Path = SCRIPT) -> Iterator[Map]:
 
 
 @contextmanager
-def runner_of(command: Sequence[str], endpoint: str) -> Iterator[Runner]:
-    runner = Runner(command, endpoint)
+def runner_of(command: Sequence[str]) -> Iterator[Runner]:
+    runner = Runner(command)
     try:
         yield runner
     finally:
         runner.kill()
 
 
-def play(command: Sequence[str], server: str, *, show: Callable[[str], None] | None = None) -> None:
-    """Let a runner perform the script against a server. Raises ``Mismatch``."""
+def play(
+    command: Sequence[str],
+    server: str,
+    keys: Sequence[str] = (),
+    *,
+    show: Callable[[str], None] | None = None,
+) -> None:
+    """Let a runner perform the script against a server. Raises ``Mismatch``.
+
+    ``keys``: the server's, and the client's public and secret one, in Z85.
+    """
     host, port = re.fullmatch(r"tcp://([^:]+):(\d+)", server).groups()  # type: ignore[union-attr]
-    with Cable(host, int(port)) as cable, runner_of(command, cable.endpoint) as runner:
+    with Cable(host, int(port)) as cable, runner_of([*command, cable.endpoint, *keys]) as runner:
         player = Player(runner, cable.cut)
         for step in read_script():
             if show is not None and "note" in step:
@@ -249,10 +256,13 @@ def main() -> None:
         "conformance", description="Play the conformance script against a client."
     )
     parser.add_argument("--server", default="tcp://127.0.0.1:5761")
+    parser.add_argument(
+        "--keys", nargs=3, default=(), metavar=("SERVER", "PUBLIC", "SECRET"), help="CURVE, in Z85"
+    )
     parser.add_argument("runner", nargs="+", help="the command that starts the client's runner")
     options = parser.parse_args()
     try:
-        play(options.runner, options.server, show=print)
+        play(options.runner, options.server, options.keys, show=print)
     except Mismatch as error:
         sys.exit(f"not conformant: {error}")
     print("conformant")

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from game_agent.client import FrameClient, Pending
+from game_agent.client import CurveKeys, FrameClient, Pending
 from game_agent.client.calls import Call
 from game_agent.errors import GameAgentError, ServerError
 
@@ -60,7 +60,9 @@ def main() -> None:
     threading.Thread(target=read_commands, args=(commands,), daemon=True).start()
     open_requests: dict[str, Pending[Any]] = {}
     pieces: dict[str, list[str]] = {}
-    with FrameClient(sys.argv[1], name="conformance", silence_s=SILENCE_S) as client:
+    endpoint, *z85 = sys.argv[1:]
+    keys = CurveKeys(*(key.encode() for key in z85)) if z85 else None
+    with FrameClient(endpoint, name="conformance", keys=keys, silence_s=SILENCE_S) as client:
         while True:
             try:
                 command = commands.get(timeout=FRAME_S)

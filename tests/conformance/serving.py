@@ -1,29 +1,51 @@
-"""A server with the bundled model, for the conformance tests."""
+"""A client's runner plays against a server with the bundled model, without keys and with them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from conformance.play import play
 from serving import ANY_PORT, PATIENCE_S
 
 from game_agent import Runtime
+from game_agent.client import CurveKeys
 from game_agent.server import Server, ServerSettings
+from game_agent.server.security import make_client_keys, make_server_keys
 
 
 @contextmanager
-def conformance_server() -> Iterator[str]:
-    """Its endpoint, while the block runs."""
+def conformance_runtime() -> Iterator[Runtime]:
+    """The bundled model."""
     runtime = Runtime.load()
     try:
-        with Server(runtime, ServerSettings(bind=ANY_PORT, drain_s=0.0)) as server:
-            thread = threading.Thread(target=server.run)
-            thread.start()
-            try:
-                yield server.endpoint
-            finally:
-                server.stop()
-                thread.join(PATIENCE_S)
+        yield runtime
     finally:
         runtime.close()
+
+
+@contextmanager
+def serving(runtime: Runtime, curve_keys: Path | None = None) -> Iterator[str]:
+    """A server's endpoint, while the block runs."""
+    settings = ServerSettings(bind=ANY_PORT, drain_s=0.0, curve_keys=curve_keys)
+    with Server(runtime, settings) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield server.endpoint
+        finally:
+            server.stop()
+            thread.join(PATIENCE_S)
+
+
+def check_conformance(command: Sequence[str], runtime: Runtime, folder: Path) -> None:
+    """Raises ``Mismatch``. ``folder``: an empty one, for keys."""
+    with serving(runtime) as endpoint:
+        play(command, endpoint)
+    make_server_keys(folder)
+    make_client_keys(folder, "game")
+    keys = CurveKeys.load(folder / "server.key", folder / "issued" / "game.key_secret")
+    with serving(runtime, folder) as endpoint:
+        play(command, endpoint, [key.decode() for key in (keys.server, keys.public, keys.secret)])

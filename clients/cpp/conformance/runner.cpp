@@ -96,11 +96,16 @@ bool take_message(std::string& read, std::string& message) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) return std::fputs("usage: runner ENDPOINT\n", stderr), 2;
+  if (argc != 2 && argc != 5) {
+    return std::fputs("usage: runner ENDPOINT [SERVER_KEY PUBLIC_KEY SECRET_KEY]\n", stderr), 2;
+  }
   game_agent::Options options;
   options.endpoint = argv[1];
   options.name = "conformance";
   options.silence = std::chrono::milliseconds(500);
+  if (argc == 5) {
+    options.server_key = argv[2], options.public_key = argv[3], options.secret_key = argv[4];
+  }
   Client client(options);
   std::string read, message;
   char buffer[65536];
