@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from game_agent.agents.actions import Action, parse_actions
 from game_agent.agents.agent import Agent
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
@@ -178,6 +179,7 @@ class Runtime:
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        actions: Sequence[Action | Json] = (),
     ) -> Agent:
         """An agent of that name; an existing one is changed and keeps its memory.
 
@@ -188,13 +190,15 @@ class Runtime:
         memory_tokens: most tokens of remembered turns in a prompt; None: as many as fit
         recall:        how many turns that are too old for the prompt come back when a question is
                        about them
+        actions:       what it can do when it is asked to ``act``, see :class:`Action`
 
-        Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees).
+        Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees, actions).
         """
         budget = MemoryBudget(memory_tokens, recall)
         if card is not None and not isinstance(card, Card):
             card = Card(card)
-        persona = Persona(name, profile, card, instructions)
+        persona = Persona(name, profile, card, instructions, parse_actions(actions))
+        self._check_actions(persona.actions)
         with self.lock:
             home = self.get_world(world) if isinstance(world, str) else world
             agent = self._put_agent(persona, home, sees)
@@ -202,6 +206,13 @@ class Runtime:
             if card is not None and card.lorebook is not None:
                 agent.lore = card.lorebook
             return agent
+
+    def _check_actions(self, actions: tuple[Action, ...]) -> None:
+        """Raises :class:`InvalidInput` for a parameter whose JSON Schema cannot be kept."""
+        for index, action in enumerate(actions):
+            schema = action.schema(None)
+            assert schema is not None, "without a world nothing is missing in it"
+            self.engine.grammars.compile(schema, f"actions/{index}/parameters")
 
     def _put_agent(self, persona: Persona, world: World, sees: Collection[str]) -> Agent:
         agent = self._agents.get(persona.name)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
+from game_agent.agents.actions import Action, parse_actions
 from game_agent.agents.ask import Answer, Ask, AskListener, AskOptions, Reply
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
 from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_text
-from game_agent.agents.question import SAY, Choose
+from game_agent.agents.question import SAY, Act, Choose
 from game_agent.agents.task import Question, Setting
+from game_agent.agents.values import View
 from game_agent.agents.world import World
 from game_agent.blocks.block import Block, block_keys
 from game_agent.clock import Clock
@@ -190,6 +193,24 @@ class Agent:
         question = Choose(tuple(choices), normalize)
         return self._put(question, speaker, text, AskOptions(**options))  # type: ignore[arg-type]
 
+    def act(
+        self,
+        speaker: str,
+        text: str,
+        actions: Seq[Action | Mapping[str, Any]] | None = None,
+        *,
+        schema: Mapping[str, Any] | None = None,
+        **options: object,
+    ) -> Reply:
+        """Ask for one of ``actions`` (None: its own), or for JSON under a JSON Schema.
+
+        ``action()`` of the result has it; see :class:`Act` and :class:`Action`. ``options`` are
+        those of :class:`AskOptions`. Raises what :meth:`ask` raises, and :class:`InvalidInput` for
+        actions or a schema that cannot be used.
+        """
+        question = Act(None if actions is None else parse_actions(actions), schema)
+        return self._put(question, speaker, text, AskOptions(**options))  # type: ignore[arg-type]
+
     def _put(self, question: Question, speaker: str, text: str, options: AskOptions) -> Reply:
         reply = Reply()
         reply.ask = self.ask(text, options, speaker=speaker, listener=reply, question=question)
@@ -217,6 +238,7 @@ class Agent:
         if ask.options.deadline_ms is not None:
             ask.deadline_s = ask.asked_s + ask.options.deadline_ms / 1e3
         with self._lock:
+            question.check(self._setting())
             if ask.options.replaces:
                 for other in self._open():
                     other.cancel("superseded")
@@ -257,18 +279,18 @@ class Agent:
         try:
             ask.seq = self.world.seq
             mode = options.mode or self._default_mode
-            setting = Setting(self._engine, self.world.state, self.sees)
-            ask.task = task = ask.question.task(options.max_tokens, setting)
+            ask.task = task = ask.question.task(options.max_tokens, self._setting())
             request = Request(
-                self._prompt(task.reserve_tokens, len(event), ask.text).blocks,
+                self._prompt(task.reserve_tokens, len(event), ask.text, task.told).blocks,
                 event,
                 mode=mode,
                 contextual=self._cache_for(mode),
                 max_tokens=task.max_tokens,
                 options=task.options,
                 normalize=task.normalize,
+                grammar=task.grammar,
                 sampling=options.sampling(),
-                stop=options.stop,
+                stop=options.stop if task.is_spoken else (),
                 priority=options.priority,
                 deadline_s=ask.deadline_s,
                 peer=ask.peer,
@@ -279,7 +301,16 @@ class Agent:
             ask.done = True
             raise
 
-    def _prompt(self, reserve_tokens: int, event_tokens: int, text: str | None) -> Prompt:
+    def _setting(self) -> Setting:
+        view = View(self.name, self.world.state, self.sees, self.world.rules)
+        return Setting(self._engine, view, self.persona.actions)
+
+    def _prompt(
+        self, reserve_tokens: int, event_tokens: int, text: str | None, told: str = ""
+    ) -> Prompt:
+        """The prompt as things stand; ``told`` becomes a block right before the event."""
+        last = self._cache.block(told, "actions") if told else None
+        event_tokens += len(last) if last else 0
         limit = self._engine.runner.max_context_tokens
         reserve = min(reserve_tokens, limit // 4)
         if event_tokens + reserve > limit:
@@ -287,7 +318,7 @@ class Agent:
                 f"the event has {event_tokens} tokens, the model's context holds {limit}",
                 where="event",
             )
-        return build_prompt(
+        prompt = build_prompt(
             self._cache,
             self.character,
             self.world.parts(self.sees),
@@ -297,6 +328,7 @@ class Agent:
             self.budget,
             text,
         )
+        return prompt.followed_by(last, "actions") if last else prompt
 
     def _active_lore(self, text: str | None) -> list[ActiveLore]:
         """What the world's lorebook and its own have to tell about ``text`` and what led to it."""
@@ -333,7 +365,11 @@ class Agent:
     def ask_finished(self, ask: Ask, completion: Completion) -> None:
         """The engine is done with ``ask``: remember it, begin the next, tell its listener."""
         assert ask.task is not None, "the engine answers what it was asked"
-        outcome = ask.task.read(completion)
+        try:
+            outcome = ask.task.read(completion)
+        except GameAgentError as error:
+            self.ask_failed(ask, error)
+            return
         with self._lock:
             if not ask.is_forgotten and outcome.reply is not None:
                 turn = self.memory.add_turn(
@@ -345,10 +381,11 @@ class Agent:
             failed = self._next(ask)
         ask.listener.on_done(
             Answer(
-                outcome.reply or "",
+                outcome.text,
                 ask.seq,
                 completion.finish_reason,
                 completion.usage,
+                outcome.action,
                 outcome.choice,
             )
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from game_agent.agents.memory import Memory
+from game_agent.agents.patch import Json
 from game_agent.agents.question import SAY
 from game_agent.agents.task import Choice, Question, Task
 from game_agent.engine import Completion, Handle, Sampling, Usage
@@ -21,7 +22,7 @@ class AskOptions:
     """How a question is to be answered.
 
     max_tokens:  most tokens of the reply
-    temperature: 0 is greedy; top_p and seed matter above it
+    temperature: 0 is greedy; top_p, top_k (0: all) and seed matter above it
     stop:        texts that end the reply
     deadline_ms: from now; the answer then ends with what it has
     priority:    higher ones are computed first
@@ -34,6 +35,7 @@ class AskOptions:
     max_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     deadline_ms: float | None = None
@@ -52,14 +54,15 @@ class AskOptions:
 
     def sampling(self) -> Sampling:
         """The sampling part; raises :class:`InvalidInput` for values out of range."""
-        return Sampling(self.temperature, self.top_p, self.seed)
+        return Sampling(self.temperature, self.top_p, self.seed, self.top_k)
 
 
 @dataclass(frozen=True)
 class Answer:
     """The end of a question. ``seq`` is the version of the world that was seen.
 
-    text:   what is said; of a choice, the option
+    text:   what is said; of a choice the option, of an action its JSON
+    action: of ``act``, None unless it is complete
     choice: of ``choose``, None if it was ended before
     """
 
@@ -67,6 +70,7 @@ class Answer:
     seq: int
     finish_reason: FinishReason
     usage: Usage
+    action: Json = None
     choice: Choice | None = None
 
 
@@ -135,7 +139,8 @@ class Ask:
         self._owner.cancel_ask(self, reason)
 
     def on_text(self, index: int, text: str) -> None:
-        self.listener.on_text(index, text)
+        if self.task is not None and self.task.is_spoken:
+            self.listener.on_text(index, text)
 
     def on_done(self, completion: Completion) -> None:
         self._owner.ask_finished(self, completion)
@@ -173,6 +178,13 @@ class Reply:
     def text(self) -> str:
         """Wait for the end; the whole reply. Raises what :meth:`wait` raises."""
         return self.wait().text
+
+    def action(self) -> Any:
+        """Wait for the end; what is done, None if it was cut off. Raises what :meth:`wait` raises.
+
+        ``{"name": …, "arguments": {…}}``, or what the schema asked for.
+        """
+        return self.wait().action
 
     def choice(self) -> Choice | None:
         """Wait for the end; what was chosen, None if it ended before. Raises as :meth:`wait`."""

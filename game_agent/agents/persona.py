@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from game_agent.agents.actions import Action
 from game_agent.agents.cards import Card
 from game_agent.agents.character import Character
 from game_agent.agents.patch import Json
@@ -14,7 +15,7 @@ from game_agent.errors import InvalidInput
 
 @dataclass(frozen=True)
 class Persona:
-    """A profile or a Character Card, and instructions. ``name`` is the agent's.
+    """A profile or a Character Card, instructions, and actions. ``name`` is the agent's.
 
     Raises InvalidInput if there is neither or both, and what ``Character`` raises.
     """
@@ -23,6 +24,7 @@ class Persona:
     profile: str | Mapping[str, Json] | None = None
     card: Card | None = None
     instructions: str = ""
+    actions: tuple[Action, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.profile is None) == (self.card is None):

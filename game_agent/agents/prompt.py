@@ -53,6 +53,10 @@ class Prompt:
     blocks: tuple[Block, ...]
     sources: tuple[str, ...]
 
+    def followed_by(self, block: Block, source: str) -> Prompt:
+        """The prompt with one more block at its end."""
+        return Prompt((*self.blocks, block), (*self.sources, source))
+
 
 def build_prompt(
     cache: BlockCache,

@@ -1,17 +1,20 @@
-"""The kinds of questions: say something, choose one of several options."""
+"""The kinds of questions: say something, choose one of several options, do something."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from game_agent.agents.actions import Action, actions_schema, actions_text, done_text
 from game_agent.agents.patch import check_json
 from game_agent.agents.rendering import collapse
 from game_agent.agents.task import Choice, Outcome, Setting, Task
 from game_agent.engine import Completion
-from game_agent.errors import InvalidInput, TooLarge
+from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
 MAX_OPTIONS = 256
 
@@ -20,13 +23,17 @@ MAX_OPTIONS = 256
 class Say:
     """Spoken text."""
 
+    def check(self, setting: Setting) -> None:
+        """Anything can be said."""
+
     def task(self, max_tokens: int, setting: Setting) -> Task:
-        return Task(reserve_tokens=max_tokens, read=_said, max_tokens=max_tokens)
+        return Task(max_tokens, _said, is_spoken=True, max_tokens=max_tokens)
 
 
 def _said(completion: Completion) -> Outcome:
     whole = completion.finish_reason in ("stop", "length")
-    return Outcome(completion.text if whole or completion.text else None)
+    text = completion.text
+    return Outcome(text, text if whole or text else None)
 
 
 SAY = Say()
@@ -59,6 +66,9 @@ class Choose:
             if not isinstance(option, str) or not collapse(option):
                 raise InvalidInput("an option is a text, and not blank", where=f"options/{index}")
 
+    def check(self, setting: Setting) -> None:
+        """Options were checked when they were given."""
+
     def task(self, max_tokens: int, setting: Setting) -> Task:
         runner = setting.engine.runner
         # The end of a reply is scored too: "call" is not likely because "call the guards" is.
@@ -66,15 +76,85 @@ class Choose:
         ids = [runner.tokenizer.encode(collapse(option)) + end for option in self.options]
         options = tuple(np.array(each, np.int32) for each in ids)
         return Task(
-            reserve_tokens=max(map(len, options)),
-            read=self._chosen,
+            max(map(len, options)),
+            self._chosen,
             options=options,
             normalize=self.normalize,
         )
 
     def _chosen(self, completion: Completion) -> Outcome:
         if completion.choice is None:
-            return Outcome(None)
+            return Outcome("", None)
         index, scores = completion.choice.index, completion.choice.scores
         option = self.options[index]
-        return Outcome(option, choice=Choice(index, option, scores))
+        return Outcome(option, option, choice=Choice(index, option, scores))
+
+
+@dataclass(frozen=True)
+class Act:
+    """One of ``actions`` (None: the agent's own), or any JSON that a JSON Schema describes.
+
+    What the world does not have, or the agent does not see, cannot be named. An action is whole or
+    it is none: if it is cut off by ``max_tokens`` or a deadline, nothing was done.
+    """
+
+    actions: tuple[Action, ...] | None = None
+    schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.actions is not None and self.schema is not None:
+            raise InvalidInput("either actions or a schema, not both", where="schema")
+
+    def check(self, setting: Setting) -> None:
+        """Raises :class:`InvalidInput` for a schema that cannot be kept, or without any action."""
+        if self.schema is not None:
+            setting.engine.grammars.compile(self.schema, "schema")
+            return
+        schema = actions_schema(self._possible(setting), None)
+        if schema is None:
+            message = "the agent has no actions; give it some, or ask with a schema"
+            raise InvalidInput(message, where="schema")
+        setting.engine.grammars.compile(schema, "actions")
+
+    def task(self, max_tokens: int, setting: Setting) -> Task:
+        compiler = setting.engine.grammars
+        if self.schema is not None:
+            grammar, told, read = compiler.compile(self.schema), "", _made
+        else:
+            actions = self._possible(setting)
+            schema = actions_schema(actions, setting.view)
+            if schema is None:
+                message = "no action is possible: the world has nothing that they could name"
+                raise InvalidInput(message, where="actions")
+            grammar, told, read = compiler.compile(schema), actions_text(actions), _done
+        return Task(max_tokens, read, told=told, max_tokens=max_tokens, grammar=grammar)
+
+    def _possible(self, setting: Setting) -> tuple[Action, ...]:
+        return setting.actions if self.actions is None else self.actions
+
+
+def _made(completion: Completion) -> Outcome:
+    """JSON as the schema has it."""
+    if completion.finish_reason != "stop":
+        return Outcome("", None)
+    return Outcome(completion.text, completion.text, _read(completion.text))
+
+
+def _done(completion: Completion) -> Outcome:
+    """A call of a function."""
+    if completion.finish_reason != "stop":
+        return Outcome("", None)
+    action = _read(completion.text)
+    return Outcome(completion.text, done_text(action), action)
+
+
+def _read(text: str) -> Any:
+    try:
+        value = json.loads(text)
+        check_json(value)
+    except (ValueError, RecursionError, InvalidInput) as error:
+        # Within the schema, but beyond JSON as programs read it: a number of 400 digits.
+        raise GameAgentError(
+            f"the action cannot be used: {error}; bound it in the schema"
+        ) from None
+    return value

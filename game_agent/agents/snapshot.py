@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from game_agent.agents.actions import parse_actions
 from game_agent.agents.agent import Agent
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
@@ -26,7 +27,7 @@ from game_agent.agents.world import World
 from game_agent.errors import InvalidInput
 
 FORMAT = "game-agent save"
-VERSION = 2  # 1 knew no recall
+VERSION = 2  # 1 knew no recall and no actions
 MAX_NAME_CHARS = 128
 
 _Any = TypeVar("_Any")
@@ -81,6 +82,7 @@ def _agent_value(agent: Agent) -> dict[str, Any]:
         "profile": persona.profile,
         "card": None if card is None else card.value,
         "instructions": persona.instructions,
+        "actions": [action.to_value() for action in persona.actions],
         "sees": agent.sees,
         "memory_tokens": agent.budget.tokens,
         "recall": agent.budget.recall,
@@ -111,6 +113,7 @@ class _AgentFields(_Fields):
     lore: Any
     memory: Any
     recall: int = 0
+    actions: list[Any] = []
 
 
 class _Save(_Fields):
@@ -163,7 +166,9 @@ def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
         budget = MemoryBudget(fields.memory_tokens, fields.recall)
         with _under("/card"):
             card = None if fields.card is None else Card(fields.card)
-        persona = Persona(fields.name, fields.profile, card, fields.instructions)
+        with _under("/actions"):
+            actions = parse_actions(fields.actions)
+        persona = Persona(fields.name, fields.profile, card, fields.instructions, actions)
         lore = card.lorebook if card is not None else None
         if fields.lore is not None:
             lore = Lorebook(fields.lore, "/lore")

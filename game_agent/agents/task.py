@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from game_agent.agents.actions import Action
 from game_agent.agents.patch import Json
+from game_agent.agents.values import View
 from game_agent.engine import Completion, Engine
+from game_agent.engine.grammar import Grammar
 
 Ints = npt.NDArray[np.int32]
 
@@ -30,9 +33,16 @@ class Choice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a question came to. ``reply`` is what memory keeps of it; None: nothing happened."""
+    """What a question came to.
 
+    text:   what is said; of a choice the option, of an action its JSON
+    reply:  what memory keeps of it; None: nothing happened
+    action: what is done, None unless it is complete
+    """
+
+    text: str
     reply: str | None
+    action: Json = None
     choice: Choice | None = None
 
 
@@ -41,28 +51,37 @@ class Task:
     """What a question asks of the engine, as things stand when its turn comes.
 
     reserve_tokens: room that the prompt has to leave after the event
-    max_tokens, options, normalize: see the engine's ``Request``
-    read:           what its end means
+    is_spoken:      the reply is text, which may be streamed and stopped
+    told:           text of a block before the event; empty: none
+    max_tokens, options, normalize, grammar: see the engine's ``Request``
+    read:           what its end means; raises :class:`GameAgentError` if it cannot be used
     """
 
     reserve_tokens: int
     read: Callable[[Completion], Outcome]
+    is_spoken: bool = False
+    told: str = ""
     max_tokens: int = 0
     options: tuple[Ints, ...] = ()
     normalize: bool = False
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a question may look at when its turn comes: the model, and the world by what is seen."""
+    """What a question may look at when its turn comes. ``actions`` are the agent's own."""
 
     engine: Engine
-    state: Mapping[str, Json]
-    sees: Collection[str]
+    view: View
+    actions: tuple[Action, ...]
 
 
 class Question(Protocol):
     """A kind of question."""
+
+    def check(self, setting: Setting) -> None:
+        """Find out at once what could never be done. Raises :class:`InvalidInput`."""
+        ...
 
     def task(self, max_tokens: int, setting: Setting) -> Task:
         """What is to be done now; ``max_tokens`` is the most that a reply may have.

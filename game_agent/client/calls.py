@@ -22,6 +22,7 @@ class AskFields(TypedDict, total=False):
     max_tokens: int
     temperature: float
     top_p: float
+    top_k: int
     seed: int
     stop: Sequence[str]
     deadline_ms: int

@@ -20,6 +20,7 @@ from game_agent.config import EngineSettings
 from game_agent.engine import reply
 from game_agent.engine.contextual import ContextualCache
 from game_agent.engine.draw import choose, draw_tokens, take_rows
+from game_agent.engine.grammar import GrammarCompiler
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
 from game_agent.engine.pace import Pace
@@ -60,6 +61,7 @@ class Engine:
         self.runner = runner
         self.settings = settings or EngineSettings()
         self.store = BlockStore(runner.pool)
+        self.grammars = GrammarCompiler(runner)
         self.metrics = EngineMetrics()
         self._clock = clock or SystemClock()
         self._wake = threading.Condition()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ _STYLE: Any = {
     "lenient": False,
     "coerce_one_of": False,
 }
+
+
+_MAX_KEPT = 64
 
 
 class Grammar:
@@ -88,6 +92,7 @@ class GrammarCompiler:
         self._runner = runner
         self._lock = threading.Lock()
         self._tokenizer: llguidance.LLTokenizer | None = None
+        self._compiled: OrderedDict[str, Grammar] = OrderedDict()
 
     def compile(self, schema: Mapping[str, Any], where: str = "schema") -> Grammar:
         """Raises :class:`InvalidInput` for what is no JSON Schema, or one that cannot be kept."""
@@ -95,23 +100,29 @@ class GrammarCompiler:
             raise InvalidInput("a JSON Schema is an object", where=where)
         if "x-guidance" in schema:
             raise InvalidInput('"x-guidance" does not belong in a schema here', where=where)
-        tokenizer = self._loaded()
         try:
-            text = llguidance.LLMatcher.grammar_from_json_schema(
-                json.dumps(schema), overrides=_STYLE
-            )
+            source = json.dumps(schema, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"the schema is not plain JSON: {error}", where=where) from None
+        with self._lock:
+            grammar = self._compiled.pop(source, None) or self._compile(source, where)
+            self._compiled[source] = grammar  # the last one used comes last
+            if len(self._compiled) > _MAX_KEPT:
+                self._compiled.popitem(last=False)
+        return grammar
+
+    def _compile(self, source: str, where: str) -> Grammar:
+        if self._tokenizer is None:
+            self._tokenizer = _load(self._runner)
+        tokenizer = self._tokenizer
+        try:
+            text = llguidance.LLMatcher.grammar_from_json_schema(source, overrides=_STYLE)
+        except ValueError as error:
+            raise InvalidInput(f"the schema cannot be read: {error}", where=where) from None
         problem = llguidance.LLMatcher.validate_grammar(text, tokenizer)
         if problem and not problem.startswith("WARNING"):
             raise InvalidInput(f"the schema cannot be used: {_first_line(problem)}", where=where)
         return Grammar(tokenizer, text)
-
-    def _loaded(self) -> llguidance.LLTokenizer:
-        with self._lock:
-            if self._tokenizer is None:
-                self._tokenizer = _load(self._runner)
-            return self._tokenizer
 
 
 def _load(runner: ModelRunner) -> llguidance.LLTokenizer:

@@ -139,6 +139,7 @@ class Ask(Request, tag="ask"):
     max_tokens: Count = 256
     temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     seed: Annotated[int, Meta(ge=0)] | None = None
     stop: Annotated[tuple[Annotated[str, Meta(min_length=1)], ...], Meta(max_length=16)] = ()
     stream: bool | Literal["sentence"] = False
