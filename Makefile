@@ -45,7 +45,7 @@ $(READY): pyproject.toml constraints.txt $(NATIVE)
 
 # The JavaScript client is tested where there is npm.
 clients/js/node_modules: clients/js/package-lock.json
-	! command -v npm || npm --prefix clients/js ci --no-audit --no-fund --loglevel=error
+	-! command -v npm || npm --prefix clients/js ci --no-audit --no-fund --loglevel=error
 
 clean:
 	rm -rf clients/js/node_modules .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build
