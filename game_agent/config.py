@@ -21,6 +21,7 @@ class EngineSettings:
     max_waiting:     most requests that wait before new ones are refused as overloaded
     repair_tokens:   in ``contextual`` mode, how many tokens are computed anew where text that was
                      moved begins; 0 is the fastest, more is closer to ``full``
+    refresh_when_idle: in ``contextual`` mode, make what is approximate exact while nobody waits
     """
 
     kv_memory_bytes: int = GIB
@@ -29,10 +30,11 @@ class EngineSettings:
     max_running: int = 64
     max_waiting: int = 1024
     repair_tokens: int = 128
+    refresh_when_idle: bool = True
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            lowest = 0 if name == "repair_tokens" else 1
+            lowest = 0 if name in ("repair_tokens", "refresh_when_idle") else 1
             if value < lowest:
                 raise InvalidInput(f"{name} must be at least {lowest}, not {value}", where=name)
         if self.step_tokens < self.max_running:

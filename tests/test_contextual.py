@@ -24,6 +24,8 @@ from game_agent.model.runner import load_runner
 from game_agent.runtime import Runtime
 from game_agent_kernels import available_backends
 
+QUIET = EngineSettings(refresh_when_idle=False)
+
 
 def block(ids: Sequence[int]) -> Block:
     return Block(np.array(ids, np.int32))
@@ -57,6 +59,14 @@ def assert_close(got: torch.Tensor, expected: torch.Tensor) -> None:
 def assert_pages_add_up(engine: Engine) -> None:
     pool = engine.runner.pool
     assert pool.num_free + engine.store.num_block_pages == pool.num_pages
+
+
+@pytest.fixture
+def engine(tiny_checkpoint: Path) -> Iterator[Engine]:
+    """One that does nothing unless it is asked."""
+    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**24), QUIET)
+    yield engine
+    engine.close()
 
 
 # The plan
@@ -110,7 +120,7 @@ def test_equal_blocks_are_matched_once_each(last: list[int], now: list[int]) -> 
 @pytest.mark.parametrize("repair_tokens", [0, 1, 16, 50])
 def test_edits_against_plain_torch(tmp_path: Path, backend: str, repair_tokens: int) -> None:
     folder = make_checkpoint(tmp_path, "llama", rope="llama3")
-    engine = Engine(load_runner(folder, kv_memory_bytes=2**24, backend=backend))
+    engine = Engine(load_runner(folder, kv_memory_bytes=2**24, backend=backend), QUIET)
     model = oracle(folder)
     for seed in range(3):
         rng = random.Random(seed)
@@ -152,7 +162,7 @@ def test_small_steps_and_big_ones_agree(tiny_checkpoint: Path) -> None:
         prompts.append(edited(rng, prompts[-1]))
     results = []
     for step_tokens in (7, 2048):
-        settings = EngineSettings(step_tokens=step_tokens, max_running=4)
+        settings = EngineSettings(step_tokens=step_tokens, max_running=4, refresh_when_idle=False)
         engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**24), settings)
         cache = ContextualCache(20)
         results.append([engine.logits(p, (5, 6), "contextual", cache) for p in prompts])
@@ -240,7 +250,7 @@ def test_two_questions_at_once(engine: Engine) -> None:
 
 def test_memory_may_take_it_back(tiny_checkpoint: Path) -> None:
     """Agents that do not fit together push each other out, and every answer is right."""
-    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**18))
+    engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**18), QUIET)
     model, rng = oracle(tiny_checkpoint), random.Random(9)
     room = engine.runner.pool.num_pages * 16
     prompts = [[new_text(rng, [40]) for _ in range(room // 3 // 48)] for _ in range(5)]
@@ -259,7 +269,7 @@ def test_memory_may_take_it_back(tiny_checkpoint: Path) -> None:
 def test_a_prompt_that_never_ends_in_time_gets_ready_at_last(tiny_checkpoint: Path) -> None:
     engine = Engine(
         load_runner(tiny_checkpoint, kv_memory_bytes=2**24),
-        EngineSettings(step_tokens=64, max_running=4),
+        EngineSettings(step_tokens=64, max_running=4, refresh_when_idle=False),
     )
     rng = random.Random(10)
     blocks, cache = [new_text(rng, [50]) for _ in range(8)], ContextualCache(16)
@@ -300,7 +310,7 @@ def test_a_cache_belongs_to_the_mode() -> None:
 def test_other_shapes(tmp_path: Path, config: dict[str, int], kv_dtype: str) -> None:
     """Runs of many rows, where tiles do the work. Looser with bfloat16: keys are rounded."""
     folder = make_checkpoint(tmp_path, "llama", **config)
-    engine = Engine(load_runner(folder, kv_memory_bytes=2**25, kv_dtype=kv_dtype))
+    engine = Engine(load_runner(folder, kv_memory_bytes=2**25, kv_dtype=kv_dtype), QUIET)
     model, rng = oracle(folder), random.Random(11)
     plain, cache = PlainContextual(model, 30), ContextualCache(30)
     blocks = [new_text(rng, [40, 60]) for _ in range(6)]
@@ -374,7 +384,7 @@ def test_repair_tokens_are_a_setting(tiny_checkpoint: Path) -> None:
         EngineSettings(repair_tokens=-1)
     costs = []
     for repair_tokens in (0, 8):
-        settings = EngineSettings(repair_tokens=repair_tokens)
+        settings = EngineSettings(repair_tokens=repair_tokens, refresh_when_idle=False)
         with Runtime.load(tiny_checkpoint, default_mode="contextual", settings=settings) as runtime:
             runtime.world("village", {})
             agent = runtime.agent("Mira", world="village", profile=f"Mira {rng.random()}.")

@@ -24,6 +24,7 @@ from game_agent.engine.grammar import GrammarCompiler
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
 from game_agent.engine.pace import Pace
+from game_agent.engine.refresh import RefreshQueue
 from game_agent.engine.request import (
     Completion,
     FinishReason,
@@ -75,6 +76,7 @@ class Engine:
         self._closed = False
         self._idle_source: IdleSource | None = None
         self._may_have_idle_work = False
+        self._refreshes = RefreshQueue()
         self._timers = Timers()
         self._pace = Pace()
 
@@ -258,8 +260,15 @@ class Engine:
         """
         with self._wake:
             wanted, self._may_have_idle_work = self._may_have_idle_work, False
-        if not wanted or self._idle_source is None:
-            return
+        if wanted and not self._take_new_blocks() and not self._num_held:
+            refresh = self._refreshes.take(self.store, self.settings.idle_tokens)
+            if refresh is not None:
+                self._take_idle_request(refresh)
+
+    def _take_new_blocks(self) -> bool:
+        """Begin what the idle source has; whether there was something."""
+        if self._idle_source is None:
+            return False
         missing = (
             block
             for block in self._idle_source()
@@ -270,10 +279,14 @@ class Engine:
             with self._wake:
                 self._may_have_idle_work = True  # the rest, in the next idle step
         if blocks:
-            request = Request(tuple(blocks), np.empty(0, np.int32), max_tokens=0, priority=-1)
-            with self._wake:
-                self._num_open += 1
-            self._waiting.append(self._sequence(request, Waiter(), self._clock.now_s()))
+            event = np.empty(0, np.int32)
+            self._take_idle_request(Request(tuple(blocks), event, max_tokens=0, priority=-1))
+        return bool(blocks)
+
+    def _take_idle_request(self, request: Request) -> None:
+        with self._wake:
+            self._num_open += 1
+        self._waiting.append(self._sequence(request, Waiter(), self._clock.now_s()))
 
     def _admit(self) -> None:
         """Move waiting requests to running, in order, while there is room.
@@ -385,10 +398,19 @@ class Engine:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self._remove(sequence)
+        self._refresh_later(sequence.request)
         reply.flush(sequence)
         completion = reply.completion(sequence, reason, self._clock.now_s())
         self.metrics.count_request(completion.finish_reason, completion.usage)
         reply.tell(sequence.listener.on_done, completion)
+
+    def _refresh_later(self, request: Request) -> None:
+        """What ``request`` left may be approximate, or there may be more that is."""
+        if request.contextual is None or not self.settings.refresh_when_idle:
+            return
+        self._refreshes.add(request.contextual)
+        with self._wake:
+            self._may_have_idle_work = True
 
     def _fail(self, sequence: Sequence, error: GameAgentError) -> None:
         self._remove(sequence)
