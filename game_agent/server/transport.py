@@ -30,6 +30,10 @@ QUEUED_MESSAGES_PER_PEER = 64
 """ZeroMQ's own queues stay short: what waits in a session can still be joined, dropped or freed."""
 READ_BUDGET_S = 0.002
 """Reading pauses after so long for replies, so that one peer's flood does not hold up others."""
+READ_BUDGET_BYTES = 2**20
+READ_PAUSE_MS = 5
+"""After so many bytes at once nothing is read for a moment: what is sent faster than about 200 MB/s
+stays with its sender (ZeroMQ's queue is full, TCP waits), and the others keep the processor."""
 IDLE_POLL_MS = 250
 BLOCKED_POLL_MS = 5
 """How often it is tried again to send to a peer whose queue was full."""
@@ -68,6 +72,7 @@ class Server:
         self._next_expiry_s = self._clock.now_s()
         self._blocked: dict[Session, None] = {}
         self._next_retry_s = 0.0
+        self._next_read_s = 0.0
         # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
         self._wake_lock = threading.RLock()
         self._is_waking = False
@@ -96,14 +101,15 @@ class Server:
         gets no reply then.
         """
         poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
         poller.register(self._woken, zmq.POLLIN)
         if self._gate is not None:
             for socket in self._gate.sockets:
                 poller.register(socket, zmq.POLLIN)
         while not self._is_finished():
             self._seen_s = self._clock.now_s()
-            ready = dict(poller.poll(BLOCKED_POLL_MS if self._blocked else IDLE_POLL_MS))
+            is_reading = self._seen_s >= self._next_read_s
+            poller.register(self._router, zmq.POLLIN if is_reading else 0)
+            ready = dict(poller.poll(self._patience_ms(is_reading=is_reading)))
             if self._woken in ready:
                 self._woken.recv()
                 with self._wake_lock:
@@ -116,6 +122,11 @@ class Server:
             self._expire()
             self._journal.commit()
             self._send()
+
+    def _patience_ms(self, *, is_reading: bool) -> int:
+        if not is_reading:
+            return READ_PAUSE_MS
+        return BLOCKED_POLL_MS if self._blocked else IDLE_POLL_MS
 
     def stop(self) -> None:
         """Make ``run`` end soon. From any thread or a signal handler; may be called again."""
@@ -184,13 +195,19 @@ class Server:
 
     def _receive(self) -> None:
         end_s = self._clock.now_s() + READ_BUDGET_S
+        num_bytes = 0
         while True:
             try:
                 parts = self._router.recv_multipart(zmq.NOBLOCK, copy=self._gate is None)
             except zmq.Again:
                 return
             self._take(parts)
-            if self._clock.now_s() >= end_s:
+            num_bytes += sum(map(len, parts))
+            now_s = self._clock.now_s()
+            if num_bytes >= READ_BUDGET_BYTES:
+                self._next_read_s = now_s + READ_PAUSE_MS / 1000
+                return
+            if now_s >= end_s:
                 return
 
     def _take(self, parts: list[bytes] | list[zmq.Frame]) -> None:
