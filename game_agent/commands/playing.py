@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -25,15 +26,21 @@ from game_agent.commands.options import (
 from game_agent.errors import InvalidInput
 from game_agent.inspecting import read_json
 from game_agent_demos import demo as textworld_demo
+from game_agent_demos.poker import demo as poker_demo
+
+DEMOS: dict[str, Callable[..., int]] = {"textworld": textworld_demo.run, "poker": poker_demo.run}
 
 
 def demo(
+    game: Annotated[str, typer.Argument(help="textworld or poker.")] = "textworld",
     ticks: Annotated[int, typer.Option(help="How many actions to play.")] = 30,
     seed: Annotated[int, typer.Option(help="Which game to build.")] = 1,
     model: Model = None,
 ) -> None:
-    """Play a TextWorld game and let a companion answer about its world, tick by tick."""
-    raise typer.Exit(textworld_demo.run(ticks=ticks, seed=seed, model=model))
+    """Play a game: a TextWorld house with a companion, or poker with six players that choose."""
+    if game not in DEMOS:
+        raise InvalidInput(f"there is no demo {game!r}; there are {', '.join(DEMOS)}")
+    raise typer.Exit(DEMOS[game](ticks=ticks, seed=seed, model=model))
 
 
 def chat(
