@@ -11,14 +11,17 @@ from typing import Any
 import jsonpatch
 import msgpack
 
+from game_agent.agents.actions import Action
 from game_agent.agents.ask import AskOptions
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
 from game_agent.agents.persona import Persona
+from game_agent.agents.question import Act, Choose
 from game_agent.agents.rules import Rule
 from game_agent.agents.snapshot import Snapshot, write_snapshot
+from game_agent.agents.task import Choice, Question
 from game_agent.clock import FakeClock
 from game_agent.errors import Conflict, InvalidInput, NotFound
 from game_agent.protocol.limits import Limits
@@ -38,6 +41,8 @@ class FakeAnswer:
     seq: int
     finish_reason: str
     usage: FakeUsage = field(default_factory=lambda: {"context_tokens": 3, "generated_tokens": 1})
+    action: Any = None
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,14 @@ class FakeAsk:
     """Says ``NAME heard TEXT.`` word by word, a word a step."""
 
     def __init__(
-        self, agent: FakeAgent, text: str, options: AskOptions, listener: AskListener
+        self,
+        agent: FakeAgent,
+        text: str,
+        options: AskOptions,
+        listener: AskListener,
+        question: Question,
     ) -> None:
+        self.question = question
         words = f"{agent.name} heard {text}.".split(" ")
         self._words = [word + " " for word in words[:-1]] + words[-1:]
         self._listener = listener
@@ -127,7 +138,14 @@ class FakeAsk:
         reply = "".join(self._words[: self._num_said])
         if self.options.remember:
             self._agent.memory.add_turn("Player", self._text, reply)
-        self._listener.on_done(FakeAnswer(reply, 0, reason))
+        choice = None
+        if isinstance(self.question, Choose) and reason == "stop":
+            first = self.question.options[0]
+            choice = Choice(0, first, tuple(-1.0 for _ in self.question.options))
+        action = None
+        if isinstance(self.question, Act) and reason == "stop":
+            action = {"name": "wait", "arguments": {}}
+        self._listener.on_done(FakeAnswer(reply, 0, reason, action=action, choice=choice))
 
 
 class FakeAgent:
@@ -169,13 +187,20 @@ class FakeAgent:
         self.num_warmed += 1
 
     def ask(
-        self, text: str, options: AskOptions, *, speaker: str, peer: str, listener: AskListener
+        self,
+        text: str,
+        options: AskOptions,
+        *,
+        speaker: str,
+        peer: str,
+        listener: AskListener,
+        question: Question,
     ) -> FakeAsk:
         if text == "crash":
             raise RuntimeError("as the test wanted")
         self.speakers.append(speaker)
         self.peers.append(peer)
-        ask = FakeAsk(self, text, options, listener)
+        ask = FakeAsk(self, text, options, listener, question)
         with self._runtime.lock:
             self._runtime.asks.append(ask)
         if self._runtime.is_instant:
@@ -239,11 +264,12 @@ class FakeRuntime:
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        actions: Sequence[Action] = (),
     ) -> FakeAgent:
         self.get_world(world)
         agent = self.agents.setdefault(name, FakeAgent(name, self))
         card = None if card is None else Card(card)
-        agent.persona = Persona(name, profile, card, instructions)
+        agent.persona = Persona(name, profile, card, instructions, tuple(actions))
         agent.world_name, agent.sees = world, tuple(sees)
         agent.budget = MemoryBudget(memory_tokens, recall)
         return agent

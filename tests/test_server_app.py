@@ -35,6 +35,10 @@ def test_hello_tells_what_the_server_can_and_allows(desk: Desk) -> None:
     assert desk.ask_for(id=1, op="hello")["session"] == reply["session"]
 
 
+CHOOSE: dict[str, Any] = {"op": "ask", "agent": "ann", "event": "", "kind": "choose"}
+PUT: dict[str, Any] = {"op": "agent.put", "agent": "x", "world": "w", "profile": ""}
+
+
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
@@ -62,7 +66,22 @@ def test_hello_tells_what_the_server_can_and_allows(desk: Desk) -> None:
         ({"op": "agent.warm", "agent": "x"}, ("not_found", "agent")),
         ({"op": "agent.observe", "event": "x"}, ("invalid", "agent")),
         ({"op": "ask", "agent": "x", "event": ""}, ("not_found", "agent")),
-        ({"op": "ask", "agent": "ann", "event": "", "kind": "act"}, ("invalid", "kind")),
+        ({"op": "ask", "agent": "ann", "event": "", "kind": "dance"}, ("invalid", "kind")),
+        ({"op": "ask", "agent": "ann", "event": "", "options": ["a"]}, ("invalid", "options")),
+        ({"op": "ask", "agent": "ann", "event": "", "normalize": True}, ("invalid", "normalize")),
+        ({"op": "ask", "agent": "ann", "event": "", "top_k": -1}, ("invalid", "top_k")),
+        ({**CHOOSE}, ("invalid", "options")),
+        ({**CHOOSE, "options": []}, ("invalid", "options")),
+        ({**CHOOSE, "options": ["a", " "]}, ("invalid", "options.1")),
+        ({**CHOOSE, "options": ["a", 3]}, ("invalid", "options.1")),
+        ({**CHOOSE, "options": ["a"], "stream": True}, ("invalid", "stream")),
+        ({**CHOOSE, "options": ["a"], "schema": {}}, ("invalid", "schema")),
+        ({**CHOOSE, "options": ["a"] * 257}, ("too_large", "options")),
+        ({**PUT, "actions": [{"name": ""}]}, ("invalid", "actions.0.name")),
+        (
+            {**PUT, "actions": [{"name": "a", "parameters": {"b": {"values": "c"}}}]},
+            ("invalid", "actions.0.parameters.b.values"),
+        ),
         ({"op": "ask", "agent": "ann", "event": "", "schema": {}}, ("invalid", "schema")),
         ({"op": "ask", "agent": "ann", "event": "", "mode": "half"}, ("invalid", "mode")),
         ({"op": "tick", "world": "?", "tick": 1}, ("not_found", "world")),

@@ -114,10 +114,10 @@ class AsyncClient:
         instructions: str | None = None,
         memory_tokens: int | None = None,
         recall: int | None = None,
+        actions: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        await self._do(
-            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens, recall)
-        )
+        about = (profile, sees, instructions, card, memory_tokens, recall, actions)
+        await self._do(calls.agent_put(agent, world, *about))
 
     async def agent_get(self, agent: str) -> Map:
         return await self._do(calls.agent_get(agent))

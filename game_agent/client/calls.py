@@ -18,6 +18,10 @@ ENVELOPE = frozenset({"v", "id", "ev"})
 class AskFields(TypedDict, total=False):
     """The options of an ask; those left out have the server's defaults (see docs/protocol.md)."""
 
+    kind: Literal["say", "act", "choose"]
+    schema: Mapping[str, Any]
+    options: Sequence[str]
+    normalize: bool
     speaker: str
     max_tokens: int
     temperature: float
@@ -87,6 +91,7 @@ def agent_put(
     card: Mapping[str, Any] | None = None,
     memory_tokens: int | None = None,
     recall: int | None = None,
+    actions: Sequence[Mapping[str, Any]] | None = None,
 ) -> Call[None]:
     fields = {
         "agent": agent,
@@ -97,6 +102,7 @@ def agent_put(
         "instructions": instructions,
         "memory_tokens": memory_tokens,
         "recall": recall,
+        "actions": None if actions is None else list(map(dict, actions)),
     }
     return Call("agent.put", fields, _nothing)
 

@@ -119,11 +119,14 @@ class Client:
         instructions: str | None = None,
         memory_tokens: int | None = None,
         recall: int | None = None,
+        actions: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Create or update an agent; ``sees`` are JSON Pointers into the world."""
-        self._do(
-            calls.agent_put(agent, world, profile, sees, instructions, card, memory_tokens, recall)
-        )
+        """Create or update an agent; ``sees`` are JSON Pointers into the world.
+
+        ``actions`` are what it can do: maps of ``name``, ``description``, ``parameters``.
+        """
+        about = (profile, sees, instructions, card, memory_tokens, recall, actions)
+        self._do(calls.agent_put(agent, world, *about))
 
     def agent_get(self, agent: str) -> Map:
         return self._do(calls.agent_get(agent))
@@ -190,7 +193,11 @@ class Client:
         return self._do(calls.history(agent, last))
 
     def ask(self, agent: str, event: str, **options: Unpack[AskFields]) -> Answer:
-        """Say something to an agent and wait for its whole answer."""
+        """Say something to an agent and wait for its whole answer.
+
+        With ``kind="choose"`` and ``options`` it chooses; with ``kind="act"`` it does one of its
+        actions, or gives JSON under a ``schema``.
+        """
         return self._do(calls.ask(agent, event, options))
 
     def stream(

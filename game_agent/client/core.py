@@ -24,16 +24,27 @@ class Answer:
     seq:           the version of the world it saw
     finish_reason: ``stop``, ``length``, ``cancelled``, ``superseded`` or ``deadline``
     usage:         counts of tokens and blocks, and ``queue_ms``, ``ttft_ms``, ``total_ms``
+    action:        of ``kind="act"``: what is done, None if it was cut off
+    choice:        of ``kind="choose"``: ``index``, ``option``, ``scores``; None if cut off
     """
 
     text: str
     seq: int
     finish_reason: str
     usage: Map
+    action: Any = None
+    choice: Map | None = None
 
     @staticmethod
     def of_reply(reply: Map) -> Answer:
-        return Answer(reply["text"], reply["seq"], reply["finish_reason"], reply["usage"])
+        return Answer(
+            reply["text"],
+            reply["seq"],
+            reply["finish_reason"],
+            reply["usage"],
+            reply.get("action"),
+            reply.get("choice"),
+        )
 
 
 @dataclass(frozen=True)

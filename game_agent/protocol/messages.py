@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,9 @@ Name = Annotated[str, Meta(min_length=1, max_length=128)]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 Seq = Annotated[int, Meta(ge=0, le=2**53)]
 GameTime = int | float | None
+Kind = Literal["say", "act", "choose"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Of asks."""
 
 
 class Request(Struct, forbid_unknown_fields=True, kw_only=True, tag_field="op"):
@@ -87,7 +90,7 @@ class AgentPut(Request, tag="agent.put"):
     instructions: str = ""
     memory_tokens: Annotated[int, Meta(ge=0)] | None = None
     recall: Annotated[int, Meta(ge=0, le=100)] = 0
-    actions: Any = None
+    actions: list[Any] | None = None
 
 
 class AgentGet(Request, tag="agent.get"):
@@ -133,9 +136,10 @@ class AgentHistory(Request, tag="agent.history"):
 class Ask(Request, tag="ask"):
     agent: Name
     event: str | Event
-    kind: Literal["say", "act", "choose"] = "say"
+    kind: Kind = "say"
     schema: Any = None
-    options: Any = None
+    options: tuple[str, ...] | None = None
+    normalize: bool | None = None
     max_tokens: Count = 256
     temperature: Annotated[float, Meta(ge=0, le=100)] = 0.0
     top_p: Annotated[float, Meta(gt=0, le=1)] = 1.0

@@ -26,6 +26,7 @@ from game_agent.server.operations import (
     DEFAULT_SPEAKER,
     Operations,
     ask_options,
+    ask_question,
     paths_from,
     read_event,
 )
@@ -231,10 +232,12 @@ class App:
         """Start an ask. ``where`` is its path in a tick."""
         try:
             options = ask_options(request, self._runtime.modes)
+            question = ask_question(request)
             heard = read_event(request.event)
             listener = AskReplies(
                 session,
                 request.id,
+                kind=request.kind,
                 stream=request.stream,
                 clock=self._clock,
                 post=self._post,
@@ -247,6 +250,7 @@ class App:
                 speaker=heard.speaker or DEFAULT_SPEAKER,
                 peer=session.owner or session.token,
                 listener=listener,
+                question=question,
             )
         except GameAgentError as error:
             fail(session, request.id, error, self._clock, where)

@@ -11,6 +11,7 @@ from game_agent.clock import Clock
 from game_agent.errors import GameAgentError, Unavailable
 from game_agent.protocol import replies
 from game_agent.protocol.codec import Map, encode
+from game_agent.protocol.messages import Kind
 from game_agent.protocol.replies import Id
 from game_agent.server.backend import Answer
 from game_agent.server.sentences import SentenceSplitter
@@ -34,6 +35,7 @@ class AskReplies:
         session: Session,
         request_id: Id,
         *,
+        kind: Kind,
         stream: bool | str,
         clock: Clock,
         post: Post,
@@ -42,6 +44,7 @@ class AskReplies:
     ) -> None:
         self._session = session
         self._id = request_id
+        self._kind = kind
         self._is_streamed = bool(stream)
         self._splitter = SentenceSplitter() if stream == "sentence" else None
         self._clock = clock
@@ -78,7 +81,7 @@ class AskReplies:
         if self._splitter is not None:
             self._stream_sentences(self._splitter.flush())
         try:
-            frame = encode(replies.done(self._id, answer_fields(answer)))
+            frame = encode(replies.done(self._id, answer_fields(answer, self._kind)))
         except GameAgentError:
             logger.exception("an answer could not be sent")
             fail(self._session, self._id, internal_error(), self._clock)
@@ -86,10 +89,16 @@ class AskReplies:
             self._session.finish(self._id, frame, self._clock.now_s())
 
 
-def answer_fields(answer: Answer) -> Map:
+def answer_fields(answer: Answer, kind: Kind) -> Map:
     """What ``done`` tells."""
     usage: Any = answer.usage
+    result: Map = {}
+    if kind == "act":
+        result = {"action": answer.action}
+    elif kind == "choose":
+        result = {"choice": None if answer.choice is None else asdict(answer.choice)}
     return {
+        **result,
         "text": answer.text,
         "seq": answer.seq,
         "finish_reason": answer.finish_reason,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from game_agent.errors import GameAgentError
 
 if TYPE_CHECKING:
+    from game_agent.agents.actions import Action
     from game_agent.agents.ask import AskOptions
     from game_agent.agents.budget import MemoryBudget
     from game_agent.agents.lore import Lorebook
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from game_agent.agents.persona import Persona
     from game_agent.agents.rules import Rule
     from game_agent.agents.snapshot import Snapshot
+    from game_agent.agents.task import Question
 
 
 class Answer(Protocol):
@@ -28,6 +30,10 @@ class Answer(Protocol):
     def finish_reason(self) -> str: ...
     @property
     def usage(self) -> Any: ...
+    @property
+    def action(self) -> Any: ...
+    @property
+    def choice(self) -> Any: ...
 
 
 class AskListener(Protocol):
@@ -80,7 +86,14 @@ class Agent(Protocol):
     def warm(self) -> object: ...
 
     def ask(
-        self, text: str, options: AskOptions, *, speaker: str, peer: str, listener: AskListener
+        self,
+        text: str,
+        options: AskOptions,
+        *,
+        speaker: str,
+        peer: str,
+        listener: AskListener,
+        question: Question,
     ) -> Ask: ...
 
 
@@ -157,6 +170,7 @@ class Backend(Protocol):
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        actions: Sequence[Action] = (),
     ) -> Agent: ...
 
     def get_agent(self, name: str) -> Agent: ...

@@ -7,9 +7,12 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple
 
+from game_agent.agents.actions import parse_actions
 from game_agent.agents.ask import AskOptions
 from game_agent.agents.lore import Lorebook
+from game_agent.agents.question import SAY, Act, Choose
 from game_agent.agents.rules import parse_rules
+from game_agent.agents.task import Question
 from game_agent.errors import InvalidInput, TooLarge
 from game_agent.protocol import messages
 from game_agent.protocol.codec import Map
@@ -18,6 +21,8 @@ from game_agent.server.backend import Agent, Backend, World, WorldChange
 
 DEFAULT_SPEAKER = "Player"
 
+# Fields that only one kind of ask has.
+_FIELD_OF = {"schema": "act", "options": "choose", "normalize": "choose", "stream": "say"}
 _Operation = Callable[[Any], Map]
 
 
@@ -112,7 +117,8 @@ class Operations:
         return {"entries": book.num_entries, "blocks": len(book.entries)}
 
     def _agent_put(self, request: messages.AgentPut) -> Map:
-        _not_offered(actions=request.actions)
+        with paths_from("actions"):
+            actions = parse_actions(request.actions or [])
         _one_of(profile=request.profile, card=request.card)
         _check_room("agents", request.agent, self._runtime.agents, self._limits.max_agents)
         with paths_from("profile" if request.card is None else "card"):
@@ -125,6 +131,7 @@ class Operations:
                 instructions=request.instructions,
                 memory_tokens=request.memory_tokens,
                 recall=request.recall,
+                actions=actions,
             )
         return {}
 
@@ -168,14 +175,21 @@ class Operations:
 
 def ask_options(request: messages.Ask, modes: Sequence[str]) -> AskOptions:
     """The settings of an ask, for a runtime that has ``modes``. Raises ``InvalidInput``."""
-    if request.kind != "say":
-        raise InvalidInput(f"{request.kind} is not offered by this server", where="kind")
-    for name in ("schema", "options"):
-        if getattr(request, name) is not None:
-            raise InvalidInput(f"{name} does not belong to an ask of kind say", where=name)
     if request.mode is not None and request.mode not in modes:
         raise InvalidInput(f"mode must be one of {', '.join(modes)}", where="mode")
     return AskOptions(**{field.name: getattr(request, field.name) for field in fields(AskOptions)})
+
+
+def ask_question(request: messages.Ask) -> Question:
+    """What kind of question an ask is. Raises ``InvalidInput`` for fields of another kind."""
+    for name, kind in _FIELD_OF.items():
+        if getattr(request, name) not in (None, False) and kind != request.kind:
+            message = f"{name} belongs to an ask of kind {kind}, not {request.kind}"
+            raise InvalidInput(message, where=name)
+    if request.kind == "choose":
+        with paths_from("options"):
+            return Choose(request.options or (), bool(request.normalize))
+    return Act(schema=request.schema) if request.kind == "act" else SAY
 
 
 def read_event(event: str | messages.Event) -> Heard:
@@ -205,12 +219,6 @@ def _one_of(**given: object) -> None:
     names = " and ".join(given)
     if sum(value is not None for value in given.values()) != 1:
         raise InvalidInput(f"exactly one of {names} is needed", where=next(iter(given)))
-
-
-def _not_offered(**given: object) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise InvalidInput(f"{name} is not offered by this server", where=name)
 
 
 def _check_room(kind: str, name: str, present: Collection[str], limit: int) -> None:

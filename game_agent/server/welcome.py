@@ -8,7 +8,7 @@ import game_agent
 from game_agent.errors import ProtocolError
 from game_agent.protocol import VERSION
 from game_agent.protocol.codec import Map
-from game_agent.protocol.messages import REQUESTS, Hello
+from game_agent.protocol.messages import KINDS, REQUESTS, Hello
 from game_agent.server.backend import Backend
 from game_agent.server.settings import ServerSettings
 
@@ -30,7 +30,7 @@ def welcome(runtime: Backend, settings: ServerSettings, token: str, *, resumed: 
         "protocol": VERSION,
         "session": token,
         "resumed": resumed,
-        "capabilities": [*sorted(REQUESTS), "say"],
+        "capabilities": [*sorted(REQUESTS), *KINDS],
         "model": {
             "name": runtime.model_name,
             "max_context_tokens": runtime.max_context_tokens,
