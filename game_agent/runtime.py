@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from game_agent.agents.rules import Rule, parse_rules
 from game_agent.agents.snapshot import Snapshot, read_snapshot, write_snapshot
 from game_agent.agents.world import World
 from game_agent.clock import Clock, SystemClock
-from game_agent.config import EngineSettings
+from game_agent.config import CacheSettings, EngineSettings
 from game_agent.engine import Engine
 from game_agent.engine.request import MODES, Mode
 from game_agent.errors import InvalidInput, NotFound
@@ -70,6 +71,7 @@ class Runtime:
         backend: str | None = None,
         default_mode: Mode = "block",
         eager: bool = False,
+        kv_cache: str | os.PathLike[str] | CacheSettings | None = None,
     ) -> Runtime:
         """Load a checkpoint folder or Hub id; None is the bundled model.
 
@@ -80,6 +82,9 @@ class Runtime:
         small loss of fidelity is a fair price for speed after changes. eager: encode what changes
         in a world while nobody waits, instead of with the next question (block mode).
 
+        kv_cache: a folder that keeps encoded blocks, so that they are there after a restart; or
+        :class:`CacheSettings`, for its size and for tiers in memory.
+
         prompt_format, prompt_prefix: see docs/prompt-formats.md; None chooses.
 
         Raises :class:`ModelError` for a folder that cannot be used.
@@ -87,6 +92,10 @@ class Runtime:
         if default_mode not in MODES:
             raise InvalidInput(f"default_mode must be one of {', '.join(MODES)}")
         settings = settings or EngineSettings()
+        if kv_cache is not None:
+            if not isinstance(kv_cache, CacheSettings):
+                kv_cache = CacheSettings(Path(kv_cache))
+            settings = replace(settings, kv_cache=kv_cache)
         runner = load_runner(
             bundled_folder() if folder is None else resolve(folder),
             kv_memory_bytes=settings.kv_memory_bytes,
@@ -294,7 +303,7 @@ class Runtime:
 
     def stats(self) -> dict[str, object]:
         """Counters, latency quantiles and cache figures, as plain values."""
-        pool, store = self.engine.runner.pool, self.engine.store
+        pool, store, tiers = self.engine.runner.pool, self.engine.store, self.engine.tiers
         return {
             **self.engine.metrics.snapshot(),
             "worlds": len(self._worlds),
@@ -303,6 +312,7 @@ class Runtime:
             "pages": pool.num_pages,
             "pages_free": pool.num_free,
             "blocks_evicted": store.num_evicted,
+            **({} if tiers is None else tiers.figures()),
         }
 
 

@@ -119,9 +119,11 @@ class StoreMachine(RuleBasedStateMachine):
         if count > self.store.num_available_pages:
             return
         pages = self.store.allocate(count)
-        was_there = key in self.present()
-        assert self.store.adopt(key, LENGTHS[key], pages, cost) is not was_there
-        assert was_there or key in self.store
+        before = self.present().get(key)
+        entry = self.store.adopt(key, LENGTHS[key], pages, cost)
+        assert entry is self.present()[key]
+        assert entry is before if before else entry.published
+        self.held.append(entry)
 
     @rule(name=NAMES)
     def pin(self, name: int) -> None:

@@ -54,11 +54,14 @@ def chain_keys(model: bytes, blocks: Iterable[Block]) -> list[bytes]:
     return keys
 
 
+# Modes whose entries are the same for everybody, and for a later process with the same model.
+SHARED_MODES = ("block", "full")
+
+
 def block_keys(model: bytes, blocks: Iterable[Block], mode: str) -> list[bytes]:
     """The keys of a prompt's blocks in ``block`` or ``full`` mode, in order.
 
-    The first byte tells the mode: ``b"b"`` or ``b"f"``. Such entries are the same for everybody,
-    and for a later process with the same model.
+    The first byte tells the mode: ``b"b"`` or ``b"f"``.
     """
     if mode == "full":
         return chain_keys(model, blocks)

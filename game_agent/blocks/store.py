@@ -156,19 +156,19 @@ class BlockStore:
 
     def adopt(
         self, key: bytes, num_tokens: int, pages: Ints, flops: float = 0.0, *, is_kept: bool = False
-    ) -> bool:
-        """Make a published, unused entry of pages from :meth:`allocate` that are filled already.
+    ) -> Entry:
+        """A published entry of pages from :meth:`allocate` that are filled already; one reference.
 
-        False, with the pages given back, if the key is there by now.
+        If the key is there by now, that entry, and the pages are given back.
         """
         with self._lock:
-            if key in self._entries:
+            entry = self.acquire(key)
+            if entry is not None:
                 self.pool.free(pages)
-                return False
+                return entry
             entry = self._make(key, num_tokens, pages, flops)
             entry.num_filled, entry.num_refs, entry.is_kept = num_tokens, 1, is_kept
-            self.release(entry)
-            return True
+            return entry
 
     def release(self, entry: Entry) -> None:
         """Give back one reference."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from queue import SimpleQueue
+from queue import Queue, SimpleQueue
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ import torch
 from game_agent.blocks.disk import DiskTier, KeysValues
 from game_agent.blocks.pool import PagePool, pages_for
 from game_agent.blocks.store import BlockStore, Entry, Ints
+from game_agent.config import CacheSettings
+from game_agent.errors import InvalidInput
 from game_agent_kernels import PAGE_TOKENS
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ class Wanted(NamedTuple):
     key: bytes
     num_tokens: int
     flops: float
+
+
+Fetched = Callable[[list[Entry]], None]
 
 
 class HostTier:
@@ -69,8 +74,9 @@ class HostTier:
 class Tiers:
     """Keeps published entries below the store and brings them back, in two threads of its own.
 
-    An entry is kept when it is used a second time, or at its first use while the store is short of
-    room: what changes every tick is not written every tick. :meth:`close` keeps the rest.
+    An entry is kept when it is used a second time, so that what changes every tick is not written
+    every tick; and at once while the store is short of room, since it may be evicted before there
+    is a second time. :meth:`close` keeps the rest.
     """
 
     def __init__(
@@ -79,10 +85,11 @@ class Tiers:
         self._store = store
         self._host = host
         self._disk = disk
+        self._was_short = False
         self.num_kept = 0
         self.num_fetched = 0
-        self._writes: SimpleQueue[bytes | None] = SimpleQueue()
-        self._reads: SimpleQueue[tuple[Sequence[Wanted], Callable[[], None]] | None] = SimpleQueue()
+        self._writes: Queue[bytes | None] = Queue()
+        self._reads: SimpleQueue[tuple[Sequence[Wanted], Fetched] | None] = SimpleQueue()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
             for target, name in ((self._write_all, "kv-write"), (self._read_all, "kv-read"))
@@ -94,31 +101,38 @@ class Tiers:
         in_host = self._host is not None and key in self._host
         return in_host or (self._disk is not None and key in self._disk)
 
-    @property
-    def num_disk_bytes(self) -> int:
-        """Size of all files below the cache folder."""
-        return 0 if self._disk is None else self._disk.num_bytes
+    def figures(self) -> dict[str, int]:
+        """For ``stats``."""
+        return {
+            "blocks_kept": self.num_kept,
+            "blocks_fetched": self.num_fetched,
+            "kv_host_bytes": 0 if self._host is None else self._host.num_bytes,
+            "kv_disk_bytes": 0 if self._disk is None else self._disk.num_bytes,
+        }
 
-    def used(self, entries: Iterable[Entry], made: set[int]) -> None:
+    def used(self, entries: Iterable[Entry], made: Container[int]) -> None:
         """A prompt used ``entries``, published; those at indices ``made`` for the first time."""
         pool = self._store.pool
         is_short = pool.num_free < SHORT_OF_ROOM * pool.num_pages
+        if is_short and not self._was_short:
+            self._keep_all()
+        self._was_short = is_short
         for index, entry in enumerate(entries):
             if not entry.is_kept and entry.published and (is_short or index not in made):
                 self._keep(entry)
 
-    def fetch(self, wanted: Sequence[Wanted], done: Callable[[], None]) -> None:
+    def fetch(self, wanted: Sequence[Wanted], done: Fetched) -> None:
         """Bring what is here of ``wanted`` into the store, as far as there is room; then ``done``.
 
-        ``done`` is called from another thread.
+        ``done`` is called from another thread, with one reference to each entry: they are the
+        caller's to release.
         """
         self._reads.put((wanted, done))
 
     def flush(self) -> None:
-        """Keep every published entry that is not kept yet."""
-        for entry in self._store.published():
-            if not entry.is_kept:
-                self._keep(entry)
+        """Keep every published entry that is not kept yet, and wait until all is written."""
+        self._keep_all()
+        self._writes.join()
 
     def close(self) -> None:
         """Keep the rest, wait until all is written, end the threads."""
@@ -127,6 +141,11 @@ class Tiers:
         self._reads.put(None)
         for thread in self._threads:
             thread.join()
+
+    def _keep_all(self) -> None:
+        for entry in self._store.published():
+            if not entry.is_kept:
+                self._keep(entry)
 
     def _keep(self, entry: Entry) -> None:
         if entry.key[:1] in SHARED:
@@ -140,6 +159,8 @@ class Tiers:
                 self._write(key, mover)
             except Exception:
                 log.exception("an encoded block could not be kept")
+            finally:
+                self._writes.task_done()
 
     def _write(self, key: bytes, mover: _Mover) -> None:
         if key in self:
@@ -164,30 +185,33 @@ class Tiers:
         mover = _Mover(self._store.pool)
         while (job := self._reads.get()) is not None:
             wanted, done = job
+            held: list[Entry] = []
             try:
                 for each in wanted:
-                    self._read(each, mover)
+                    held += self._read(each, mover)
             except MemoryError:
                 log.debug("no room for all blocks that were kept")
             except Exception:
                 log.exception("a kept block could not be brought back")
             finally:
-                done()
+                done(held)
 
-    def _read(self, wanted: Wanted, mover: _Mover) -> None:
-        if wanted.key in self._store:
-            return
+    def _read(self, wanted: Wanted, mover: _Mover) -> list[Entry]:
+        """The entry, held; nothing where a file was damaged."""
+        there = self._store.acquire(wanted.key)
+        if there is not None:
+            return [there]
         tensors = self._find(wanted, mover)
         if tensors is None:
-            return
+            return []
         pages = self._store.allocate(pages_for(wanted.num_tokens))
         try:
             mover.copy_in(tensors, pages)
         except Exception:
             self._store.free(pages)
             raise
-        self._store.adopt(wanted.key, wanted.num_tokens, pages, wanted.flops, is_kept=True)
         self.num_fetched += 1
+        return [self._store.adopt(wanted.key, wanted.num_tokens, pages, wanted.flops, is_kept=True)]
 
     def _find(self, wanted: Wanted, mover: _Mover) -> KeysValues | None:
         tensors = None if self._host is None else self._host.get(wanted.key)
@@ -258,3 +282,24 @@ class _Mover:
 
 def _size(tensors: KeysValues) -> int:
     return sum(tensor.nbytes for tensor in tensors)
+
+
+def open_tiers(store: BlockStore, settings: CacheSettings, fingerprint: bytes) -> Tiers:
+    """Tiers as set; ``fingerprint`` names the model.
+
+    Raises :class:`InvalidInput` when the folder cannot be used.
+    """
+    try:
+        disk = (
+            None
+            if settings.folder is None
+            else DiskTier(settings.folder, fingerprint, settings.disk_bytes)
+        )
+    except OSError as error:
+        raise InvalidInput(
+            f"the folder {settings.folder} for encoded blocks cannot be used: {error}",
+            where="kv_cache",
+        ) from None
+    return Tiers(
+        store, host=HostTier(settings.host_bytes) if settings.host_bytes else None, disk=disk
+    )

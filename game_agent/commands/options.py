@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Optional
 
 import torch
 import typer
 
-from game_agent.config import EngineSettings
+from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.errors import InvalidInput
 from game_agent.runtime import Runtime
 from game_agent_kernels.dispatch import set_num_threads
@@ -35,6 +36,14 @@ Prefix = Annotated[
 ]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: all.")]
 Memory = Annotated[float, typer.Option(help="GiB for cached keys and values.")]
+Cache = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--kv-cache", help="Folder that keeps encoded text over restarts."),
+]
+CacheSize = Annotated[float, typer.Option("--kv-cache-size", help="GiB of files below it.")]
+HostMemory = Annotated[
+    float, typer.Option("--kv-host", help="GiB of memory beside a GPU's for encoded text.")
+]
 DefaultMode = Annotated[
     str,
     typer.Option(
@@ -58,6 +67,7 @@ def load_runtime(
     idle_tokens: int = EngineSettings.idle_tokens,
     prompt_format: str | None = None,
     prompt_prefix: str = "",
+    cache: CacheSettings | None = None,
 ) -> Runtime:
     """A runtime from command line options."""
     if memory <= 0:
@@ -80,4 +90,12 @@ def load_runtime(
         eager=eager,
         prompt_format=prompt_format,
         prompt_prefix=prompt_prefix,
+        kv_cache=cache,
     )
+
+
+def cache_settings(folder: Path | None, size: float, host: float) -> CacheSettings | None:
+    """Settings from command line options; None if nothing is to be kept."""
+    if folder is None and not host:
+        return None
+    return CacheSettings(folder, int(size * GIB), int(host * GIB))

@@ -13,19 +13,23 @@ from rich.progress import Progress
 
 from game_agent.client import Client, CurveKeys
 from game_agent.commands.options import (
+    Cache,
+    CacheSize,
     DefaultMode,
     Device,
     Dtype,
     Format,
+    HostMemory,
     KvDtype,
     Memory,
     Model,
     Prefix,
     Threads,
     Weights,
+    cache_settings,
     load_runtime,
 )
-from game_agent.config import EngineSettings
+from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.errors import InvalidInput, Unavailable
 from game_agent.server import ServerSettings
 from game_agent.server import serve as run_server
@@ -47,6 +51,9 @@ def serve(
     kv_dtype: KvDtype = None,
     threads: Threads = 0,
     kv_memory: Memory = 1.0,
+    kv_cache: Cache = None,
+    kv_cache_size: CacheSize = CacheSettings.disk_bytes / GIB,
+    kv_host: HostMemory = 0.0,
     mode: DefaultMode = "block",
     eager: Annotated[
         bool, typer.Option(help="Encode what changes in a world while nobody waits.")
@@ -93,6 +100,7 @@ def serve(
         idle_tokens=idle_tokens,
         prompt_format=prompt_format,
         prompt_prefix=prompt_prefix,
+        cache=cache_settings(kv_cache, kv_cache_size, kv_host),
     ) as runtime:
         run_server(runtime, settings)
 

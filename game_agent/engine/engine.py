@@ -14,7 +14,8 @@ import numpy as np
 from torch import Tensor
 
 from game_agent.blocks.block import Block, block_key
-from game_agent.blocks.store import BlockStore, NeverFits
+from game_agent.blocks.store import BlockStore, Entry, NeverFits
+from game_agent.blocks.tiers import Wanted, open_tiers
 from game_agent.clock import Clock, SystemClock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
@@ -79,6 +80,9 @@ class Engine:
         self._refreshes = RefreshQueue()
         self._timers = Timers()
         self._pace = Pace()
+        cache = self.settings.kv_cache
+        self.tiers = None if cache is None else open_tiers(self.store, cache, runner.digest)
+        self._fetching: set[Sequence] = set()
 
     # Called from any thread
 
@@ -106,10 +110,16 @@ class Engine:
             if self._num_open + len(requests) > self.settings.max_waiting:
                 raise Overloaded(f"{self._num_open} requests wait already", retry_after_ms=1000)
             sequences = [self._sequence(r, listener, now) for r, listener in requests]
+            # They wait until what a tier has of them is back in the store.
+            fetches = [(sequence, self._in_tiers(sequence)) for sequence in sequences]
+            self._fetching.update(sequence for sequence, wanted in fetches if wanted)
             self._inbox += sequences
             self._num_open += len(sequences)
             self._start()
             self._wake.notify()
+            for sequence, wanted in fetches:
+                if self.tiers is not None and wanted:
+                    self.tiers.fetch(wanted, partial(self._fetched, sequence))
         return [Handle(partial(self._end, sequence)) for sequence in sequences]
 
     def logits(
@@ -169,11 +179,26 @@ class Engine:
             self._wake.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+        if self.tiers is not None:
+            self.tiers.close()
 
     def _sequence(self, request: Request, listener: Listener, now_s: float) -> Sequence:
         self._arrivals += 1
         stream = TextStream(self.runner.tokenizer, request.stop)
         return Sequence(request, listener, self._arrivals, now_s, stream)
+
+    def _in_tiers(self, sequence: Sequence) -> list[Wanted]:
+        return sequence.in_tiers(self.store, self.tiers, self.runner) if self.tiers else []
+
+    def _fetched(self, sequence: Sequence, entries: list[Entry]) -> None:
+        """What a tier had is in the store, held until the request holds it itself."""
+        with self._wake:
+            if sequence not in self._fetching:  # it has ended
+                self.store.release_all(entries)
+                return
+            self._fetching.discard(sequence)
+            sequence.fetched = entries
+            self._wake.notify()
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         with self._wake:
@@ -209,16 +234,16 @@ class Engine:
         due_s = self._timers.next_s()
         is_due = due_s is not None and due_s <= self._clock.now_s()
         new = self._inbox or self._endings or self._may_have_idle_work
-        return bool(new or self._num_held or is_due)
+        return bool(new or self._running or self._ready() or is_due)
 
-    @property
-    def _num_held(self) -> int:
-        return len(self._running) + len(self._waiting)
+    def _ready(self) -> list[Sequence]:
+        """Waiting requests of which nothing is being fetched."""
+        return [sequence for sequence in self._waiting if sequence not in self._fetching]
 
     def step(self) -> None:
         """Take in what is new, compute one forward pass, hand out what it gave."""
         self._take_in()
-        if all(each.request.is_idle for each in [*self._running, *self._waiting]):
+        if all(each.request.is_idle for each in [*self._running, *self._ready()]):
             self._take_idle_work()
         self._admit()
         chunks = select(self._running, self.settings.step_tokens, self.settings.idle_tokens)
@@ -260,7 +285,7 @@ class Engine:
         """
         with self._wake:
             wanted, self._may_have_idle_work = self._may_have_idle_work, False
-        if wanted and not self._take_new_blocks() and not self._num_held:
+        if wanted and not (self._take_new_blocks() or self._running or self._ready()):
             refresh = self._refreshes.take(self.store, self.settings.idle_tokens)
             if refresh is not None:
                 self._take_idle_request(refresh)
@@ -293,7 +318,7 @@ class Engine:
 
         What nobody waits for leaves room for questions, and what is for idle time gives it back.
         """
-        for sequence in admission_order(self._waiting, self._running):
+        for sequence in admission_order(self._ready(), self._running):
             if len(self._running) >= self.settings.max_running and not self._drop_idle():
                 return
             if not self._has_time_for(sequence):
@@ -305,7 +330,7 @@ class Engine:
                     if self._drop_idle():
                         self._admit()
                         return
-                    if self._running:
+                    if self._running or self._let_go():
                         return  # those will give back theirs
                 self._fail(sequence, TooLarge(f"the prompt does not fit the KV memory: {error}"))
                 continue
@@ -334,6 +359,14 @@ class Engine:
         for sequence in idle:
             self._finish(sequence, "cancelled")
         return bool(idle)
+
+    def _let_go(self) -> bool:
+        """Whether fetched blocks took room: give back those that are not in use yet."""
+        with self._wake:
+            holders = [each for each in self._waiting if each.fetched]
+            for each in holders:
+                each.release_fetched(self.store)
+            return bool(holders or self._fetching)
 
     def _is_hopeless(self, sequence: Sequence) -> bool:
         """Whether not even the first token can come before the deadline, at the best pace."""
@@ -397,6 +430,8 @@ class Engine:
         self._finish(sequence, "stop")
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if self.tiers is not None:
+            self.tiers.used(sequence.entries, sequence.encoded)
         self._remove(sequence)
         self._refresh_later(sequence.request)
         reply.flush(sequence)
@@ -423,4 +458,5 @@ class Engine:
         elif sequence in self._waiting:
             self._waiting.remove(sequence)
         with self._wake:
+            self._fetching.discard(sequence)
             self._num_open -= 1

@@ -11,9 +11,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from game_agent.blocks.block import block_keys
+from game_agent.blocks.block import SHARED_MODES, block_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
+from game_agent.blocks.tiers import Tiers, Wanted
 from game_agent.engine.contextual import Draft, draft_prompt
 from game_agent.engine.request import Choice, Listener, Request, Usage
 from game_agent.engine.scoring import Scoring
@@ -63,6 +64,7 @@ class Sequence:
     text: list[str] = field(default_factory=list)
     scores: list[torch.Tensor] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    fetched: list[Entry] = field(default_factory=list)
     encoded: dict[int, int] = field(default_factory=dict)
     num_overtaken: int = 0
     admitted_s: float | None = None
@@ -154,6 +156,7 @@ class Sequence:
         room = runner.max_context_tokens - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
         self._hold(store, runner)
+        self.release_fetched(store)
         if self.scoring is not None:
             self.scoring.hold(self.pages[self.num_own_pages :])
         self.admitted_s = now_s
@@ -176,13 +179,30 @@ class Sequence:
         self.entries, made, self.pages = store.hold(self.keys, lengths, num_pages, flops)
         self.encoded = {index: lengths[index] for index in made}
 
+    def in_tiers(self, store: BlockStore, tiers: Tiers, runner: ModelRunner) -> list[Wanted]:
+        """Blocks that are not in the store but below it."""
+        if self.request.mode not in SHARED_MODES:
+            return []
+        self.keys = block_keys(runner.digest, self.request.blocks, self.request.mode)
+        return [
+            Wanted(key, len(self.request.blocks[i]), self._encoding_flops(runner.flops, i))
+            for i, key in enumerate(self.keys)
+            if key not in store and key in tiers
+        ]
+
     def _encoding_flops(self, flops: Flops, index: int, num_tokens: int | None = None) -> int:
         """What it takes to encode a block of this prompt, or its first ``num_tokens``."""
         num_before = 0 if self.is_framed else int(self.origins[index])
         return flops.forward(num_tokens or len(self.request.blocks[index]), num_before)
 
+    def release_fetched(self, store: BlockStore) -> None:
+        """Give back what was held of blocks that a tier had."""
+        store.release_all(self.fetched)
+        self.fetched = []
+
     def release(self, store: BlockStore) -> None:
-        """Give back all that :meth:`admit` took."""
+        """Give back all that is held."""
+        self.release_fetched(store)
         if self.draft is not None:
             self.draft.close(store)
         else:
