@@ -13,12 +13,12 @@ from typing import Any
 
 from game_agent.agents.actions import Action, parse_actions
 from game_agent.agents.agent import Agent
+from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.eager import EagerEncoding
 from game_agent.agents.patch import Json
 from game_agent.agents.persona import Persona
-from game_agent.agents.prompt import BlockCache
 from game_agent.agents.rules import Rule, parse_rules
 from game_agent.agents.snapshot import Snapshot, read_snapshot, write_snapshot
 from game_agent.agents.world import World
@@ -188,6 +188,7 @@ class Runtime:
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        summarize: bool = False,
         actions: Sequence[Action | Json] = (),
     ) -> Agent:
         """An agent of that name; an existing one is changed and keeps its memory.
@@ -199,11 +200,12 @@ class Runtime:
         memory_tokens: most tokens of remembered turns in a prompt; None: as many as fit
         recall:        how many turns that are too old for the prompt come back when a question is
                        about them
+        summarize:     have the model sum up in idle time what is too old for the prompt
         actions:       what it can do when it is asked to ``act``, see :class:`Action`
 
         Raises :class:`NotFound` (world), :class:`InvalidInput` (profile, card, sees, actions).
         """
-        budget = MemoryBudget(memory_tokens, recall)
+        budget = MemoryBudget(memory_tokens, recall, summarize)
         if card is not None and not isinstance(card, Card):
             card = Card(card)
         persona = Persona(name, profile, card, instructions, parse_actions(actions))

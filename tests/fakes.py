@@ -264,6 +264,7 @@ class FakeRuntime:
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        summarize: bool = False,
         actions: Sequence[Action] = (),
     ) -> FakeAgent:
         self.get_world(world)
@@ -271,7 +272,7 @@ class FakeRuntime:
         card = None if card is None else Card(card)
         agent.persona = Persona(name, profile, card, instructions, tuple(actions))
         agent.world_name, agent.sees = world, tuple(sees)
-        agent.budget = MemoryBudget(memory_tokens, recall)
+        agent.budget = MemoryBudget(memory_tokens, recall, summarize)
         return agent
 
     def get_agent(self, name: str) -> FakeAgent:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from game_agent.agents.agent import Agent
+from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import Lorebook
-from game_agent.agents.prompt import BlockCache
 from game_agent.blocks.block import Block
 from game_agent.errors import InvalidInput, NotFound
 from game_agent.runtime import Runtime

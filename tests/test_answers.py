@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from game_agent.agents.agent import Agent
-from game_agent.agents.prompt import event_text
+from game_agent.agents.remembered import event_text
 from game_agent.engine import Request
 from game_agent.engine.request import Mode
 from game_agent.errors import InvalidInput, TooLarge

@@ -71,8 +71,8 @@ def test_operations(client: Client, runtime: FakeRuntime) -> None:
     stream.heard(3)
     assert runtime.asks[-1].heard_chars == 3
     card = {"spec": "chara_card_v2", "data": {"name": "Cat"}}
-    client.agent_put("cat", world="v", card=card, memory_tokens=5, recall=2)
-    assert runtime.agents["cat"].budget == MemoryBudget(5, recall=2)
+    client.agent_put("cat", world="v", card=card, memory_tokens=5, recall=2, summarize=True)
+    assert runtime.agents["cat"].budget == MemoryBudget(5, recall=2, summarize=True)
     assert not client.cancel(1)
     assert client.stats()["num_asks"] == 2
     client.agent_delete("cat")

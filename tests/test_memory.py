@@ -97,7 +97,9 @@ def test_a_wrong_save_is_refused(change, where):
 @pytest.mark.parametrize(
     ("change", "where"),
     [
-        ({"version": 3}, "/version"),
+        ({"version": 4}, "/version"),
+        ({"version": [1]}, "/version"),
+        ({"version": True}, "/version"),
         ({"version": 0}, "/version"),
         ({"turns": None}, "/turns"),
         ({"turns": [TURN, TURN]}, "/turns/1/index"),

@@ -211,7 +211,7 @@ def test_a_load_is_written_down_as_the_requests_that_make_it() -> None:
     desk = Desk()
     card = {"spec": "chara_card_v2", "data": {"name": "Cat"}}
     book = Lorebook({"entries": [], "scan_depth": 2})
-    desk.runtime.agent("cat", world="w", card=card, memory_tokens=9, recall=2)
+    desk.runtime.agent("cat", world="w", card=card, memory_tokens=9, recall=2, summarize=True)
     desk.runtime.worlds["w"].lore = desk.runtime.agents["cat"].lore = book
     saved = desk.runtime.save("w")
     desk.runtime.agent("dog", world="w", profile="")
@@ -229,7 +229,8 @@ def test_a_load_is_written_down_as_the_requests_that_make_it() -> None:
     ]
     made = notes.requests[4]
     assert isinstance(made, messages.AgentPut)
-    assert (made.profile, made.card, made.memory_tokens, made.recall) == (None, card, 9, 2)
+    assert (made.profile, made.card) == (None, card)
+    assert (made.memory_tokens, made.recall, made.summarize) == (9, 2, True)
 
 
 def test_rules_of_a_world(desk: Desk) -> None:

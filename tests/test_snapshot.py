@@ -183,9 +183,10 @@ def test_a_save_with_a_memory_of_an_older_version_is_read() -> None:
 def test_a_save_of_version_1_is_read_and_one_of_version_2_has_more() -> None:
     (agent,) = read_snapshot(json.dumps(saved_value()).encode()).agents
     assert agent.budget == MemoryBudget()
-    value = saved_value(version=2, agents__0__recall=3, agents__0__memory_tokens=90)
+    added = {"agents__0__recall": 3, "agents__0__summarize": True}
+    value = saved_value(version=2, agents__0__memory_tokens=90, **added)
     (agent,) = read_snapshot(json.dumps(value).encode()).agents
-    assert agent.budget == MemoryBudget(90, recall=3)
+    assert agent.budget == MemoryBudget(90, recall=3, summarize=True)
 
 
 @pytest.mark.parametrize(

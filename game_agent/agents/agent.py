@@ -15,12 +15,15 @@ import numpy as np
 
 from game_agent.agents.actions import Action, parse_actions
 from game_agent.agents.ask import Answer, Ask, AskListener, AskOptions, Reply
+from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
-from game_agent.agents.prompt import BlockCache, Prompt, build_prompt, event_text
+from game_agent.agents.prompt import Prompt, build_prompt
 from game_agent.agents.question import SAY, Act, Choose
+from game_agent.agents.remembered import event_text
+from game_agent.agents.summary import Summarizer
 from game_agent.agents.task import Question, Setting
 from game_agent.agents.values import View
 from game_agent.agents.world import World
@@ -58,6 +61,8 @@ class Agent:
         self._queue: deque[Ask] = deque()
         self._current: Ask | None = None
         self._others: set[Ask] = set()
+        self._summarizer = Summarizer(engine, cache, lock, default_mode)
+        self._memory_room: int | None = None
         self._place(persona, world, sees)
 
     @property
@@ -79,7 +84,9 @@ class Agent:
     def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> Turn:
         """Put an event into memory; nothing is generated."""
         with self._lock:
-            return self.memory.observe(text, game_time, pinned=pinned)
+            turn = self.memory.observe(text, game_time, pinned=pinned)
+            self._sum_up()
+            return turn
 
     def pin(self, index: int, *, pinned: bool = True) -> None:
         """Keep a turn of the history in every prompt, or stop that. Raises :class:`NotFound`."""
@@ -328,7 +335,13 @@ class Agent:
             self.budget,
             text,
         )
+        self._memory_room = prompt.memory_room
         return prompt.followed_by(last, "actions") if last else prompt
+
+    def _sum_up(self) -> None:
+        """A turn is new: if the memory outgrows its room, have the oldest turns summed up."""
+        if self.budget.summarize and self._memory_room is not None:
+            self._summarizer.consider(self.memory, self.character, self._memory_room)
 
     def _active_lore(self, text: str | None) -> list[ActiveLore]:
         """What the world's lorebook and its own have to tell about ``text`` and what led to it."""
@@ -378,6 +391,7 @@ class Agent:
                 ask.turn = (self.memory, turn.index)
                 if ask.heard_chars is not None:
                     self.memory.heard(turn.index, ask.heard_chars)
+                self._sum_up()
             failed = self._next(ask)
         ask.listener.on_done(
             Answer(

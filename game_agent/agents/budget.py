@@ -13,6 +13,8 @@ class MemoryBudget:
 
     tokens: most tokens of remembered turns; None: as many as fit beside the rest
     recall: how many turns that are too old for the prompt come back when a question is about them
+    summarize: have the model sum up, in idle time, what is too old for the prompt; until that is
+        done, or where it fails, the oldest turns are left out
 
     The latest turns come first, and before them those that are pinned. The character, its
     instructions and what it sees are no part of the memory and are never dropped for it. Raises
@@ -21,6 +23,7 @@ class MemoryBudget:
 
     tokens: int | None = None
     recall: int = 0
+    summarize: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens is not None and self.tokens < 0:

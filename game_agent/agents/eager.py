@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.partition import Part
-from game_agent.agents.prompt import BlockCache
 from game_agent.agents.world import World
 from game_agent.blocks.block import Block, block_key
 from game_agent.engine import Engine

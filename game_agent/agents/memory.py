@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, TypeGuard, cast, get_args
@@ -11,7 +11,10 @@ from game_agent.agents.patch import Json, check_json
 from game_agent.agents.recall import RecallIndex
 from game_agent.errors import InvalidInput, NotFound
 
-VERSION = 2  # 1 knew no pinned turns
+VERSION = 3  # 1 knew no pinned turns, 2 no summaries
+
+_ADDED: dict[str, Json] = {"pinned": False, "summary": None}
+"""Fields that turns of older versions lack. A server writes turns singly: they may be mixed."""
 
 Kind = Literal["said", "event"]
 
@@ -31,6 +34,8 @@ class Turn:
     """Counts all turns that the agent ever had: one that was forgotten leaves a gap."""
     pinned: bool = False
     """Whether it stays in the prompt when older and newer ones must leave it."""
+    summary: str | None = None
+    """What has happened up to and with this turn, summed up; most turns have none."""
 
     @property
     def words(self) -> str:
@@ -44,6 +49,8 @@ class Memory:
     def __init__(self) -> None:
         self._turns: list[Turn] = []
         self._pinned: dict[int, Turn] = {}
+        self._summed: list[int] = []
+        """Indices of the turns that have a summary, rising."""
         self._next_index = 0
         self._recall: RecallIndex | None = None
         """Of all turns; made when it is first needed."""
@@ -94,15 +101,37 @@ class Memory:
         places = map(self._place, self._recall.search(query, limit, before))
         return [self._turns[place] for place in places if place is not None]
 
+    def after(self, index: int) -> Iterator[Turn]:
+        """The turns of a higher index, oldest first; nothing is copied."""
+        start = len(self._turns) - self.num_after(index)
+        return (self._turns[place] for place in range(start, len(self._turns)))
+
+    def num_after(self, index: int) -> int:
+        """How many turns have a higher index."""
+        return len(self._turns) - bisect_right(self._turns, index, key=lambda turn: turn.index)
+
+    @property
+    def summed_up(self) -> Turn | None:
+        """The latest turn that has a summary; None if none has."""
+        return self.find(self._summed[-1]) if self._summed else None
+
+    def sum_up(self, index: int, summary: str) -> None:
+        """Notes what has happened up to and with the turn of that index. Raises NotFound."""
+        place = self._needed(index)
+        self._put(place, replace(self._turns[place], summary=summary))
+
+    def find(self, index: int) -> Turn | None:
+        """The turn of that index, None if it was forgotten."""
+        place = self._place(index)
+        return None if place is None else self._turns[place]
+
     def pinned(self) -> tuple[Turn, ...]:
         """The pinned turns, oldest first."""
         return tuple(self._pinned[index] for index in sorted(self._pinned))
 
     def pin(self, index: int, *, pinned: bool = True) -> None:
         """Pins the turn of that index, or lets it go. Raises NotFound."""
-        place = self._place(index)
-        if place is None:
-            raise NotFound(f"there is no turn {index} in memory", where="index")
+        place = self._needed(index)
         self._put(place, replace(self._turns[place], pinned=pinned))
 
     def heard(self, index: int, num_chars: int) -> None:
@@ -119,20 +148,22 @@ class Memory:
         """Forgets what came after ``game_time``; returns how many turns that were.
 
         A turn without a time of its own goes with the timed turn before it; one that came before
-        all of those stays.
+        all of those stays. No summary stays that tells of what was forgotten.
         """
         kept: list[Turn] = []
         is_kept = True
-        for turn in self._turns:
+        for place, turn in enumerate(self._turns):
             if turn.game_time is not None:
                 is_kept = turn.game_time <= game_time
             if is_kept:
-                kept.append(turn)
+                is_whole = len(kept) == place
+                kept.append(turn if is_whole else replace(turn, summary=None))
             elif self._recall is not None:
                 self._recall.remove(turn.index, turn.words)
         num_forgotten = len(self._turns) - len(kept)
         self._turns = kept
         self._pinned = {turn.index: turn for turn in kept if turn.pinned}
+        self._summed = [turn.index for turn in kept if turn.summary is not None]
         return num_forgotten
 
     def to_value(self) -> dict[str, Json]:
@@ -145,7 +176,7 @@ class Memory:
         """The memory that ``to_value`` gave. Raises InvalidInput for anything else."""
         check_json(value)
         version = value.get("version") if isinstance(value, Mapping) else None
-        if not isinstance(value, Mapping) or version not in (1, VERSION):
+        if not isinstance(value, Mapping) or not (_is_count(version) and 1 <= version <= VERSION):
             message = f"this is no memory of version 1 to {VERSION}, which are those known here"
             raise InvalidInput(message, where="/version")
         turns = value.get("turns")
@@ -153,8 +184,8 @@ class Memory:
             raise InvalidInput("the turns of a memory are an array", where="/turns")
         memory = cls()
         for position, fields in enumerate(turns):
-            if version == 1 and isinstance(fields, Mapping):
-                fields = {**fields, "pinned": False}
+            if isinstance(fields, Mapping):
+                fields = {**_ADDED, **fields}
             memory._add(_turn(fields, memory._next_index, f"/turns/{position}"))
         next_index = value.get("next_index")
         if not _is_count(next_index) or next_index < memory._next_index:
@@ -184,6 +215,14 @@ class Memory:
             self._recall.add(turn.index, turn.words)
         if turn.pinned:
             self._pinned[turn.index] = turn
+        if turn.summary is not None:
+            self._summed.append(turn.index)
+
+    def _needed(self, index: int) -> int:
+        place = self._place(index)
+        if place is None:
+            raise NotFound(f"there is no turn {index} in memory", where="index")
+        return place
 
     def _place(self, index: int) -> int | None:
         """Where in ``_turns`` the turn of that index stands; None if it was forgotten."""
@@ -195,6 +234,8 @@ class Memory:
         if self._recall is not None:
             self._recall.remove(turn.index, self._turns[place].words)
             self._recall.add(turn.index, turn.words)
+        if turn.summary is not None and turn.index not in self._summed:
+            insort(self._summed, turn.index)
         self._turns[place] = turn
         self._pinned.pop(turn.index, None)
         if turn.pinned:
@@ -215,7 +256,7 @@ def _turn(fields: Json, min_index: int, where: str) -> Turn:
     names = tuple(Turn.__dataclass_fields__)
     if not isinstance(fields, Mapping) or set(fields) != set(names):
         raise InvalidInput(f"a turn has the fields {', '.join(names)}", where=where)
-    kind, speaker, text, reply, game_time, index, pinned = (fields[name] for name in names)
+    kind, speaker, text, reply, game_time, index, pinned, summary = (fields[n] for n in names)
     if kind not in get_args(Kind):
         raise InvalidInput('a turn\'s kind is "said" or "event"', where=f"{where}/kind")
     if not isinstance(speaker, str):
@@ -230,4 +271,7 @@ def _turn(fields: Json, min_index: int, where: str) -> Turn:
         raise InvalidInput("the indices of turns must increase", where=f"{where}/index")
     if not isinstance(pinned, bool):
         raise InvalidInput("a turn is pinned or not: true or false", where=f"{where}/pinned")
-    return Turn(cast(Kind, kind), speaker, text, cast(str | None, reply), game_time, index, pinned)
+    if not isinstance(summary, str | None):
+        raise InvalidInput("a summary is a text or null", where=f"{where}/summary")
+    reply = cast(str | None, reply)
+    return Turn(cast(Kind, kind), speaker, text, reply, game_time, index, pinned, summary)

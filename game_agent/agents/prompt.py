@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
+from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.character import Character
 from game_agent.agents.lore import ActiveLore
-from game_agent.agents.memory import Memory, Turn
+from game_agent.agents.memory import Memory
 from game_agent.agents.partition import Part
-from game_agent.agents.rendering import collapse
+from game_agent.agents.remembered import Entry, Remembered
 from game_agent.blocks.block import Block
 from game_agent.errors import TooLarge
-from game_agent.text.formats import PromptEncoder
-
-Ints = npt.NDArray[np.int32]
-
-
-class BlockCache:
-    """Texts to blocks. Most texts of a prompt were in the one before, so most are found here."""
-
-    def __init__(self, encoder: PromptEncoder, max_blocks: int = 65536) -> None:
-        self.encoder = encoder
-        self._max_blocks = max_blocks
-        self._blocks: OrderedDict[tuple[str, bool], Block] = OrderedDict()
-
-    def block(self, text: str, source: str, *, first: bool = False) -> Block:
-        """The block of ``text``; ``source`` is kept from the first time it was seen."""
-        key = (text, first)
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._blocks[key] = Block(self.encoder.block(text, first=first), source)
-            if len(self._blocks) > self._max_blocks:
-                self._blocks.popitem(last=False)
-        else:
-            self._blocks.move_to_end(key)
-        return block
 
 
 @dataclass(frozen=True)
@@ -52,10 +25,12 @@ class Prompt:
 
     blocks: tuple[Block, ...]
     sources: tuple[str, ...]
+    memory_room: int
+    """How many tokens of memory there was room for."""
 
     def followed_by(self, block: Block, source: str) -> Prompt:
         """The prompt with one more block at its end."""
-        return Prompt((*self.blocks, block), (*self.sources, source))
+        return Prompt((*self.blocks, block), (*self.sources, source), self.memory_room)
 
 
 def build_prompt(
@@ -86,7 +61,7 @@ def build_prompt(
             f"{max_tokens} fit beside the question; narrow `sees`, or load a model with more "
             "context"
         )
-    told: list[_Entry] = []
+    told: list[Entry] = []
     for active in lore:
         told += _lore(cache, active, character, (room - _num_tokens(told)) // 2)
     room -= _num_tokens(told)
@@ -94,23 +69,20 @@ def build_prompt(
     room -= _num_tokens(examples)
     if budget.tokens is not None:
         room = min(room, budget.tokens)
-    remembered = _Remembered(cache, memory, character.name)
+    remembered = Remembered(cache, memory, character.name)
     entries = [*fixed, *told, *examples, *remembered.entries(room, budget, query)]
-    return Prompt(tuple(b for _, b in entries), tuple(source for source, _ in entries))
+    return Prompt(tuple(b for _, b in entries), tuple(source for source, _ in entries), room)
 
 
-_Entry = tuple[str, Block]
-
-
-def _num_tokens(entries: Iterable[_Entry]) -> int:
+def _num_tokens(entries: Iterable[Entry]) -> int:
     return sum(len(block) for _, block in entries)
 
 
-def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int) -> list[_Entry]:
+def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int) -> list[Entry]:
     """Entries of one book that fit its token budget and ``room``, in order of insertion."""
     if active.token_budget is not None:
         room = min(room, active.token_budget)
-    blocks: dict[int, _Entry] = {}
+    blocks: dict[int, Entry] = {}
     for entry in active.by_priority():
         source = f"lore:{entry.name}"
         block = cache.block(character.fill(entry.text), source)
@@ -121,8 +93,8 @@ def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int
     return [blocks[id(entry)] for entry in active.entries if id(entry) in blocks]
 
 
-def _examples(cache: BlockCache, character: Character, room: int) -> list[_Entry]:
-    examples: list[_Entry] = []
+def _examples(cache: BlockCache, character: Character, room: int) -> list[Entry]:
+    examples: list[Entry] = []
     for number, text in enumerate(character.examples):
         source = f"example:{number}"
         block = cache.block(text, source)
@@ -131,57 +103,3 @@ def _examples(cache: BlockCache, character: Character, room: int) -> list[_Entry
             break
         examples.append((source, block))
     return examples
-
-
-class _Remembered:
-    """Chooses turns of a memory; only those that fit are looked at, however many there are."""
-
-    def __init__(self, cache: BlockCache, memory: Memory, name: str) -> None:
-        self._cache = cache
-        self._memory = memory
-        self._name = name
-
-    def entries(self, room: int, budget: MemoryBudget, query: str | None) -> list[_Entry]:
-        """Turns of at most ``room`` tokens, oldest first.
-
-        The pinned ones, as many of the latest as fit beside them, and up to ``budget.recall`` older
-        ones that ``query`` is about, which take at most half of what the pinned ones leave.
-        """
-        chosen: dict[int, _Entry] = {}
-        room = self._fill(chosen, reversed(self._memory.pinned()), room)
-        latest = dict(chosen)
-        self._fill(latest, self._memory.newest_first(), room)
-        is_all = len(latest) == len(self._memory)
-        if query is None or not budget.recall or is_all:
-            return [latest[index] for index in sorted(latest)]
-        oldest = min(latest.keys() - chosen.keys(), default=self._memory.next_index)
-        recalled = self._memory.recall(query, budget.recall, before=oldest)
-        room -= room // 2 - self._fill(chosen, recalled, room // 2)
-        self._fill(chosen, self._memory.newest_first(), room)
-        return [chosen[index] for index in sorted(chosen)]
-
-    def _fill(self, chosen: dict[int, _Entry], turns: Iterable[Turn], room: int) -> int:
-        """Adds turns up to the first that does not fit; returns what is left of the room."""
-        for turn in turns:
-            if turn.index in chosen:
-                continue
-            source = f"memory:{turn.index}"
-            block = self._cache.block(turn_text(turn, self._name), source)
-            if len(block) > room:
-                break
-            room -= len(block)
-            chosen[turn.index] = (source, block)
-        return room
-
-
-def turn_text(turn: Turn, agent_name: str) -> str:
-    """A finished turn as the text of its block."""
-    if turn.kind == "event":
-        return f"Event: {collapse(turn.text)}"
-    return f"{event_text(turn.speaker, turn.text)}\n{agent_name}: {collapse(turn.reply or '')}"
-
-
-def event_text(speaker: str, text: str) -> str:
-    """What somebody says, on one line, so that no text can speak for another."""
-    name = collapse(speaker)
-    return f"{name[:1].upper()}{name[1:]}: {collapse(text)}"

@@ -27,7 +27,7 @@ from game_agent.agents.world import World
 from game_agent.errors import InvalidInput
 
 FORMAT = "game-agent save"
-VERSION = 2  # 1 knew no recall and no actions
+VERSION = 2  # 1 knew no recall, no summaries and no actions
 MAX_NAME_CHARS = 128
 
 _Any = TypeVar("_Any")
@@ -86,6 +86,7 @@ def _agent_value(agent: Agent) -> dict[str, Any]:
         "sees": agent.sees,
         "memory_tokens": agent.budget.tokens,
         "recall": agent.budget.recall,
+        "summarize": agent.budget.summarize,
         "lore": None if own_lore is None else own_lore.value,
         "memory": agent.memory.to_value(),
     }
@@ -114,6 +115,7 @@ class _AgentFields(_Fields):
     memory: Any
     recall: int = 0
     actions: list[Any] = []
+    summarize: bool = False
 
 
 class _Save(_Fields):
@@ -163,7 +165,7 @@ def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
         _check_name(fields.name, "/name")
         for index, path in enumerate(fields.sees):
             parse_sight(path, f"/sees/{index}")
-        budget = MemoryBudget(fields.memory_tokens, fields.recall)
+        budget = MemoryBudget(fields.memory_tokens, fields.recall, fields.summarize)
         with _under("/card"):
             card = None if fields.card is None else Card(fields.card)
         with _under("/actions"):

@@ -114,9 +114,10 @@ class AsyncClient:
         instructions: str | None = None,
         memory_tokens: int | None = None,
         recall: int | None = None,
+        summarize: bool | None = None,
         actions: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        about = (profile, sees, instructions, card, memory_tokens, recall, actions)
+        about = (profile, sees, instructions, card, memory_tokens, recall, summarize, actions)
         await self._do(calls.agent_put(agent, world, *about))
 
     async def agent_get(self, agent: str) -> Map:

@@ -91,6 +91,7 @@ def agent_put(
     card: Mapping[str, Any] | None = None,
     memory_tokens: int | None = None,
     recall: int | None = None,
+    summarize: bool | None = None,
     actions: Sequence[Mapping[str, Any]] | None = None,
 ) -> Call[None]:
     fields = {
@@ -102,6 +103,7 @@ def agent_put(
         "instructions": instructions,
         "memory_tokens": memory_tokens,
         "recall": recall,
+        "summarize": summarize,
         "actions": None if actions is None else list(map(dict, actions)),
     }
     return Call("agent.put", fields, _nothing)

@@ -119,13 +119,14 @@ class Client:
         instructions: str | None = None,
         memory_tokens: int | None = None,
         recall: int | None = None,
+        summarize: bool | None = None,
         actions: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         """Create or update an agent; ``sees`` are JSON Pointers into the world.
 
         ``actions`` are what it can do: maps of ``name``, ``description``, ``parameters``.
         """
-        about = (profile, sees, instructions, card, memory_tokens, recall, actions)
+        about = (profile, sees, instructions, card, memory_tokens, recall, summarize, actions)
         self._do(calls.agent_put(agent, world, *about))
 
     def agent_get(self, agent: str) -> Map:

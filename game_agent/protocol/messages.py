@@ -90,6 +90,7 @@ class AgentPut(Request, tag="agent.put"):
     instructions: str = ""
     memory_tokens: Annotated[int, Meta(ge=0)] | None = None
     recall: Annotated[int, Meta(ge=0, le=100)] = 0
+    summarize: bool = False
     actions: list[Any] | None = None
 
 

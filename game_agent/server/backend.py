@@ -170,6 +170,7 @@ class Backend(Protocol):
         instructions: str = "",
         memory_tokens: int | None = None,
         recall: int = 0,
+        summarize: bool = False,
         actions: Sequence[Action] = (),
     ) -> Agent: ...
 

@@ -131,6 +131,7 @@ class Operations:
                 instructions=request.instructions,
                 memory_tokens=request.memory_tokens,
                 recall=request.recall,
+                summarize=request.summarize,
                 actions=actions,
             )
         return {}

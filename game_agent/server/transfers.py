@@ -119,6 +119,7 @@ def requests_that_make(world: World, agents: list[Agent]) -> Iterator[messages.R
             instructions=persona.instructions,
             memory_tokens=agent.budget.tokens,
             recall=agent.budget.recall,
+            summarize=agent.budget.summarize,
             actions=[action.to_value() for action in persona.actions] or None,
         )
 
