@@ -17,6 +17,7 @@ from game_agent.agents.actions import Action, parse_actions
 from game_agent.agents.ask import Answer, Ask, AskListener, AskOptions, Reply
 from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
+from game_agent.agents.limits import MAX_NAME_CHARS, MAX_SPEECH_CHARS, check_text
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
@@ -82,7 +83,8 @@ class Agent:
         self.character = persona.character
 
     def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> Turn:
-        """Put an event into memory; nothing is generated."""
+        """Put an event into memory; nothing is generated. Raises :class:`TooLarge`."""
+        check_text(text, "event", MAX_SPEECH_CHARS, "the event")
         with self._lock:
             turn = self.memory.observe(text, game_time, pinned=pinned)
             self._sum_up()
@@ -240,6 +242,8 @@ class Agent:
         Raises :class:`TooLarge` or :class:`Overloaded` at once where that is known at once; an
         error met later goes to the listener.
         """
+        check_text(text, "event", MAX_SPEECH_CHARS, "the event")
+        check_text(speaker, "event/from", MAX_NAME_CHARS, "the speaker's name")
         ask = Ask(self, speaker, text, options or AskOptions(), listener, peer, question)
         ask.asked_s = self._clock.now_s()
         if ask.options.deadline_ms is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from game_agent.agents.limits import MAX_STOP_CHARS, MAX_STOPS, check_text
 from game_agent.agents.memory import Memory
 from game_agent.agents.patch import Json
 from game_agent.agents.question import SAY
@@ -14,7 +15,7 @@ from game_agent.agents.task import Choice, Question, Task
 from game_agent.engine import Completion, Handle, Sampling, Usage
 from game_agent.engine.request import FinishReason, Mode
 from game_agent.engine.timers import Timer
-from game_agent.errors import GameAgentError, InvalidInput
+from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class AskOptions:
             raise InvalidInput("max_tokens must be at least 1", where="max_tokens")
         if self.deadline_ms is not None and self.deadline_ms <= 0:
             raise InvalidInput("deadline_ms must be positive", where="deadline_ms")
+        if len(self.stop) > MAX_STOPS:
+            raise TooLarge(f"at most {MAX_STOPS} texts end a reply", where="stop")
+        for index, text in enumerate(self.stop):
+            check_text(text, f"stop/{index}", MAX_STOP_CHARS, "a text that ends the reply")
         self.sampling()
 
     def sampling(self) -> Sampling:

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from game_agent.agents.limits import (
+    MAX_CHARACTER_CHARS,
+    MAX_NAME_CHARS,
+    check_length,
+    check_text,
+)
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.errors import InvalidInput
@@ -22,7 +28,7 @@ class Character:
     examples: short dialogues that show how the character speaks, each a block of its own
     user:     whom ``{{user}}`` in lore and cards means
 
-    Raises InvalidInput if the name is blank or a value is not plain JSON.
+    Raises InvalidInput if the name is blank or a value is not plain JSON, TooLarge above a limit.
     """
 
     name: str
@@ -41,6 +47,10 @@ class Character:
         check_json(self.instructions, "instructions")
         check_json(list(self.examples), "examples")
         check_json(self.user, "user")
+        check_text(self.name, "name", MAX_NAME_CHARS, "a name")
+        texts = (self.text, *self.examples)
+        what = "the character, with its instructions and examples,"
+        check_length(sum(map(len, texts)), "profile", MAX_CHARACTER_CHARS, what)
 
     @cached_property
     def text(self) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
+from game_agent.agents.limits import MAX_LORE_CHARS, check_text
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput, TooLarge
@@ -183,6 +184,7 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     keys = _keys(fields.texts("keys"), is_exact, f"{where}/keys")
     secondary = _keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
     order = fields.number("insertion_order", 0)
+    check_text(fields.text("content"), f"{where}/content", MAX_LORE_CHARS, "an entry")
     entry = LoreEntry(
         keys=keys,
         secondary_keys=secondary if fields.flag("selective", False) else (),

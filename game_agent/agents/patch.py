@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from game_agent.agents.limits import check_text
 from game_agent.errors import InvalidInput, TooLarge
 
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
@@ -23,7 +24,7 @@ def check_json(value: object, where: str = "") -> None:
     """Raises InvalidInput, with the JSON Pointer of the culprit, if ``value`` is not plain JSON.
 
     Plain means: string keys, finite numbers, text that UTF-8 can hold, dicts, lists, and at most
-    MAX_DEPTH levels of them.
+    MAX_DEPTH levels of them. Raises TooLarge for a text above MAX_TEXT_CHARS.
     """
     _check(value, where, MAX_DEPTH)
 
@@ -38,7 +39,7 @@ def _check(value: object, where: str, depth: int) -> None:
         if not math.isfinite(value):
             raise InvalidInput(f"{value} is not a JSON number; use a finite one", where=where)
     elif isinstance(value, str):
-        _check_text(value, where)
+        check_text(value, where)
     elif isinstance(value, dict | list):
         if depth == 0:
             raise InvalidInput(f"the value is nested deeper than {MAX_DEPTH} levels", where=where)
@@ -55,16 +56,8 @@ def _check_members(value: dict[object, object] | list[object], where: str, depth
     for key, member in value.items():
         if not isinstance(key, str):
             raise InvalidInput(f"the key {key!r} is not a string", where=where)
-        _check_text(key, where)
+        check_text(key, where, what="a key")
         _check(member, join_pointer(where, key), depth)
-
-
-def _check_text(text: str, where: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        message = "the text holds half of a surrogate pair, which UTF-8 cannot hold"
-        raise InvalidInput(message, where=where) from error
 
 
 def parse_pointer(pointer: Json, where: str = "") -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from game_agent.agents.actions import Action, actions_schema, actions_text, done_text
+from game_agent.agents.limits import MAX_OPTION_CHARS, check_text
 from game_agent.agents.patch import check_json
 from game_agent.agents.rendering import collapse
 from game_agent.agents.task import Choice, Outcome, Setting, Task
@@ -62,7 +63,7 @@ class Choose:
                 f"there are {len(self.options)} options, {MAX_OPTIONS} at most", where="options"
             )
         for index, option in enumerate(self.options):
-            check_json(option, f"options/{index}")
+            check_text(option, f"options/{index}", MAX_OPTION_CHARS, "an option")
             if not isinstance(option, str) or not collapse(option):
                 raise InvalidInput("an option is a text, and not blank", where=f"options/{index}")
 

@@ -17,6 +17,7 @@ from game_agent.agents.actions import parse_actions
 from game_agent.agents.agent import Agent
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
+from game_agent.agents.limits import MAX_NAME_CHARS
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
 from game_agent.agents.patch import Json, check_json
@@ -28,7 +29,6 @@ from game_agent.errors import InvalidInput
 
 FORMAT = "game-agent save"
 VERSION = 2  # 1 knew no recall, no summaries and no actions
-MAX_NAME_CHARS = 128
 
 _Any = TypeVar("_Any")
 
