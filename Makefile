@@ -30,6 +30,7 @@ prove: $(READY)
 	$(BIN)/python bench/ttft.py --out docs/results/ttft.md
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
+	$(BIN)/python bench/store.py --out docs/results/store.md
 	$(BIN)/python bench/flops.py --out docs/results/flops.md
 	$(BIN)/python bench/background.py --out docs/results/background.md
 	$(BIN)/python bench/abuse.py --out docs/results/abuse.md
