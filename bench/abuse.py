@@ -65,8 +65,9 @@ def report(waits: dict[str, tuple[Waits, Waits]], args: argparse.Namespace) -> t
             f"| {p50[0]:.1f} | {p50[1]:.1f} | {p99[0]:.1f} | {p99[1]:.1f} | {ratio:.2f} |"
         )
     text = (
-        f"Whole answers in ms: a question every {1000 / args.asks:.0f} ms, about {args.context:,} "
-        f"tokens of context, {args.max_tokens} tokens of reply, turns of {args.seconds:g} s. "
+        f"Whole answers in ms: a question every {1000 / args.asks:.0f} ms, "
+        f"{quiet.num_context_tokens:,} tokens of context, "
+        f"{args.max_tokens} tokens of reply, turns of {args.seconds:g} s. "
         f"{platform.machine()}, {os.cpu_count()} CPUs, which the server ({args.threads or 'all'} "
         "threads), the player and the abuser share. Every question was answered.\n\n"
         + "\n".join(lines)

@@ -31,10 +31,9 @@ BOUND = 2.0
 
 
 @contextmanager
-def background(endpoint: str, tokens: int, every_s: float) -> Iterator[None]:
+def background(endpoint: str, game: Game, every_s: float) -> Iterator[None]:
     """Until the end of the block, new texts to encode, nobody asking for them."""
     is_over = threading.Event()
-    game = Game(SoakSettings(context_tokens=tokens))
 
     def work() -> None:
         with Client(endpoint) as client:
@@ -55,12 +54,13 @@ def background(endpoint: str, tokens: int, every_s: float) -> Iterator[None]:
 def measure(endpoint: str, args: argparse.Namespace) -> tuple[Waits, Waits, float]:
     """Waits while idle, waits while busy, and tokens encoded per second in the background."""
     probe = Probe(endpoint, args.context, args.max_tokens)
+    game = Game(SoakSettings(context_tokens=args.background))
     idle, busy = Waits(), Waits()
     num_tokens = 0
     for turn in range(args.rounds + 1):
         quiet = probe.ask_for(args.seconds, args.asks)
         before = probe.client.stats()["step_tokens"]
-        with background(endpoint, args.background, args.every):
+        with background(endpoint, game, args.every):
             loaded = probe.ask_for(args.seconds, args.asks)
         computed = probe.client.stats()["step_tokens"] - before
         if turn:  # the first round warms up
@@ -91,7 +91,8 @@ def report(idle: Waits, busy: Waits, rate: float, args: argparse.Namespace) -> t
             f"| {ratios[-1]:.2f} |"
         )
     text = (
-        f"A question every {1000 / args.asks:.0f} ms, about {args.context:,} tokens of context, "
+        f"A question every {1000 / args.asks:.0f} ms, "
+        f"{idle.num_context_tokens:,} tokens of context, "
         f"{args.max_tokens} tokens of reply, {len(idle.ttft_ms):,} questions in each state, in "
         f"{args.rounds} turns of {args.seconds:g} s. Busy: about {args.background:,} new tokens to "
         f"encode every {args.every:g} s; {rate:,.0f} tokens a second were computed in all. "

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from game_agent.blocks.block import Block
 from game_agent.blocks.store import Entry
 from game_agent.engine.request import Request
-from game_agent.engine.scheduler import BESIDE_QUESTIONS, MAX_OVERTAKEN, admission_order, select
+from game_agent.engine.scheduler import BESIDE_OTHERS, MAX_OVERTAKEN, admission_order, select
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
 
@@ -163,7 +163,7 @@ def test_blocks_that_nobody_waits_for_come_in_small_pieces() -> None:
     asked = sequence(3, event=30)
     chunks = select([*warm, asked], 2048, 64)
     assert count(chunks, asked) == 30
-    assert sum(chunk.num_tokens for chunk in chunks) == 30 + BESIDE_QUESTIONS
+    assert sum(chunk.num_tokens for chunk in chunks) == 30 + BESIDE_OTHERS
 
 
 @settings(deadline=None, max_examples=50)
@@ -238,3 +238,9 @@ def test_questions_are_taken_up_before_what_nobody_waits_for() -> None:
     warm = sequence(0, [entry(5)], event=0, priority=3)
     asked = sequence(1, priority=-3)
     assert admission_order([warm, asked], []) == [asked, warm]
+
+
+def test_a_reply_under_way_is_hardly_slowed_by_what_nobody_waits_for() -> None:
+    warm, talker = sequence(0, [entry(500)], event=0), sequence(1, num_drawn=3)
+    chunks = select([warm, talker], 2048, 64)
+    assert (count(chunks, talker), count(chunks, warm)) == (1, BESIDE_OTHERS)

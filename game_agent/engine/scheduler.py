@@ -12,8 +12,8 @@ from game_agent.engine.sequence import Chunk, Sequence
 
 OLDEST_SHARE = 8
 """One in so many tokens of a step is the oldest prompt's, whatever comes with higher priority."""
-BESIDE_QUESTIONS = 16
-"""Most tokens that nobody waits for in a step that computes a question."""
+BESIDE_OTHERS = 16
+"""Most tokens that nobody waits for in a step that somebody waits for."""
 MAX_OVERTAKEN = 64
 """A waiting request that so many younger ones have overtaken is the next to be taken up."""
 
@@ -47,8 +47,8 @@ def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) ->
     Replies under way come first, one token each, so that no long prefill stalls them; then prompts
     by priority, an equal share of the step for each peer. Blocks that nobody waits for get what is
     left, ``idle_tokens`` at most, so that a question which comes meanwhile is not held up, and
-    fewer beside a question. A part of each step is the oldest prompt's, so that every one is
-    computed in the end.
+    fewer in a step that somebody waits for. A part of each step is the oldest prompt's, so that
+    every one is computed in the end.
 
     A block that several need is computed once. An event comes only when all its blocks are
     complete, in this step at the latest, and options only after their event. What is for idle time
@@ -57,8 +57,8 @@ def select(sequences: Iterable[Sequence], step_tokens: int, idle_tokens: int) ->
     sequences = list(sequences)
     sequences = [each for each in sequences if not each.request.is_idle] or sequences
     replies, questions, background = _by_kind(sequences)
-    if questions:
-        idle_tokens = min(idle_tokens, BESIDE_QUESTIONS)
+    if replies or questions:
+        idle_tokens = min(idle_tokens, BESIDE_OTHERS)
     step = _Step(step_tokens)
     for sequence in replies:
         step.add(sequence, step.left)

@@ -11,7 +11,8 @@ from game_agent.soak.schedule import Event, SoakSettings
 WORLD = "soak"
 BACKGROUND_WORLD = "soak-background"
 BACKGROUND_AGENT = "soak-background"
-CHARS_PER_TOKEN = 4
+CHARS_PER_TOKEN = 1.5
+"""Of a place as Python prints it, by the bundled model's tokenizer; others need fewer tokens."""
 REMEMBER_EVERY = 10
 """One ask in so many goes into memory: enough to test it, too few to make prompts much longer."""
 

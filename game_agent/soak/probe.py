@@ -12,6 +12,7 @@ from game_agent.soak.game import Game
 from game_agent.soak.schedule import SoakSettings
 
 SET_UP_S = 120.0
+QUESTION = "How many are there?"
 
 
 @dataclass
@@ -20,10 +21,12 @@ class Waits:
 
     ttft_ms: list[float] = field(default_factory=list)
     total_ms: list[float] = field(default_factory=list)
+    num_context_tokens: int = 0
 
     def extend(self, other: Waits) -> None:
         self.ttft_ms += other.ttft_ms
         self.total_ms += other.total_ms
+        self.num_context_tokens = other.num_context_tokens
 
 
 def quantile(values_ms: list[float], share: float) -> float:
@@ -46,13 +49,15 @@ class Probe:
         self.client.world_put("probe", self.state)
         self.client.agent_put("probe", world="probe", profile="The probe answers.")
         self._ask(time.monotonic(), Waits())
+        blocks = self.client.inspect("probe", QUESTION)
+        self._num_context_tokens = sum(block["tokens"] for block in blocks)
 
     def close(self) -> None:
         self.client.close()
 
     def ask_for(self, duration_s: float, per_s: float) -> Waits:
         """Ask for so long. A question that comes late because of the one before counts as late."""
-        waits = Waits()
+        waits = Waits(num_context_tokens=self._num_context_tokens)
         begun_s = time.monotonic()
         for number in range(round(duration_s * per_s)):
             due_s = begun_s + number / per_s
@@ -62,9 +67,7 @@ class Probe:
 
     def _ask(self, due_s: float, waits: Waits) -> None:
         first_s = None
-        for _ in self.client.stream(
-            "probe", "How many are there?", max_tokens=self._max_tokens, remember=False
-        ):
+        for _ in self.client.stream("probe", QUESTION, max_tokens=self._max_tokens, remember=False):
             first_s = first_s or time.monotonic()
         end_s = time.monotonic()
         waits.ttft_ms.append(((first_s or end_s) - due_s) * 1e3)
