@@ -40,7 +40,9 @@ EVENT_TOKENS = 50
 BLOCK_TOKENS = 128
 DECODE_TOKENS = 32
 WEIGHTS = (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)
-SETTINGS = list(product(WEIGHTS, (False, True), (64, 512), (GGML_TYPE_F16, GGML_TYPE_F32)))
+# Keys and values of 32 and of 16 bits: ours and what llama.cpp calls its own.
+KV_DTYPES = {"float32": GGML_TYPE_F32, "bfloat16": GGML_TYPE_F16}
+SETTINGS = list(product(WEIGHTS, (False, True), (64, 512), KV_DTYPES.values()))
 
 
 class Peer(Protocol):
@@ -137,8 +139,8 @@ def timed_ms(work: Callable[[], None]) -> float:
 class Ours:
     """The engine on the same prompt."""
 
-    def __init__(self, folder: Path, context: int, seed: int = 0) -> None:
-        self.engine = Engine(load_runner(folder, kv_memory_bytes=2**30))
+    def __init__(self, folder: Path, context: int, kv_dtype: str, seed: int = 0) -> None:
+        self.engine = Engine(load_runner(folder, kv_memory_bytes=2**30, kv_dtype=kv_dtype))
         self.engine.runner.stop_token_ids = frozenset()
         self._rng = np.random.default_rng(seed)
         self.blocks = [self._block() for _ in range(context // BLOCK_TOKENS)]
@@ -178,21 +180,22 @@ LABELS = {
     "decode": "per generated token",
 }
 Times = dict[str, list[float]]
+Mine = dict[str, Times]  # by our keys and values
 
 
-def measure(ours: Ours, peer: Peer, context: int, rounds: int, mine: Times) -> Times:
+def measure(ours: dict[str, Ours], peer: Peer, context: int, rounds: int, mine: Mine) -> Times:
     """The peer's times; ours, taken in turn with them, are added to ``mine``."""
     theirs: Times = {name: [] for name in LABELS}
+    tokens = ours["float32"].prompt()
+    theirs["changed"].append(peer.full_ms(tokens))  # seconds long: once for each setting
     for _ in range(rounds):
-        tokens = ours.prompt()
-        if not theirs["changed"]:  # seconds long: once for each setting
-            theirs["changed"].append(peer.full_ms(tokens))
-        mine["changed"].append(ours.changed_ms())
         peer.prefix_ms(context, tokens[context:])  # warm
         theirs["prefix"].append(peer.prefix_ms(context, tokens[context:]))
-        mine["prefix"].append(ours.prefix_ms())
         theirs["decode"].append(peer.decode_ms(7))
-        mine["decode"].append(ours.decode_ms())
+        for kind, engine in ours.items():
+            mine[kind]["changed"].append(engine.changed_ms())
+            mine[kind]["prefix"].append(engine.prefix_ms())
+            mine[kind]["decode"].append(engine.decode_ms())
     return theirs
 
 
@@ -204,23 +207,26 @@ def compare(
     rounds: int,
 ) -> list[str]:
     """Table rows for one context length."""
-    ours = Ours(folder, context)
-    mine: Times = {name: [] for name in LABELS}
-    best = dict.fromkeys(LABELS, float("inf"))
+    ours = {kind: Ours(folder, context, kind) for kind in KV_DTYPES}
+    mine: Mine = {kind: {name: [] for name in LABELS} for kind in ours}
+    best = {kv_type: dict.fromkeys(LABELS, float("inf")) for kv_type in KV_DTYPES.values()}
     console = Console(stderr=True)
     for weights, flash, ubatch, kv_type in track(SETTINGS, f"{context} tokens", console=console):
-        path = paths[weights]
-        peer = LlamaCpp(path, context, threads, flash, ubatch, kv_type)
+        peer = LlamaCpp(paths[weights], context, threads, flash, ubatch, kv_type)
         for name, values in measure(ours, peer, context, rounds, mine).items():
-            best[name] = min(best[name], statistics.median(values))
+            best[kv_type][name] = min(best[kv_type][name], statistics.median(values))
     hugging_face = measure(ours, HuggingFace(folder), context, rounds, mine)
-    ours.engine.close()
+    for each in ours.values():
+        each.engine.close()
     rows = []
     for name, label in LABELS.items():
-        ms, hf = statistics.median(mine[name]), statistics.median(hugging_face[name])
+        full, half = (statistics.median(mine[kind][name]) for kind in KV_DTYPES)
+        llama_full, llama_half = (best[kv_type][name] for kv_type in KV_DTYPES.values())
+        llama, hf = min(llama_full, llama_half), statistics.median(hugging_face[name])
         rows.append(
-            f"| {context:,} | {label} | {ms:.1f} | {best[name]:,.1f} | {ms / best[name]:.3f} "
-            f"| {hf:,.1f} | {ms / hf:.3f} |"
+            f"| {context:,} | {label} | {full:.2f} | {half:.2f} | {llama_full:,.2f} "
+            f"| {llama_half:,.2f} | {full / llama_full:.3f} | {full / llama:.3f} "
+            f"| {half / llama:.3f} | {hf:,.1f} |"
         )
     return rows
 
@@ -260,9 +266,11 @@ def main() -> None:
         ]
     report = (
         f"ms, event of {EVENT_TOKENS} tokens, {args.threads} threads, the same weights; our "
-        f"kernels: {instruction_set()}, keys and values in float32.\n\n"
-        "| context | | game-agent | llama.cpp, best setting | ratio | Hugging Face | ratio |\n"
-        "|---:|---|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
+        f"kernels: {instruction_set()}. Keys and values of 32 bits (kv32) or 16 (kv16: bfloat16 "
+        "ours, float16 llama.cpp's). llama.cpp: its best setting for each figure.\n\n"
+        "| context | | kv32 | kv16 | llama.cpp kv32 | llama.cpp kv16 | kv32 / kv32 "
+        "| kv32 / best | kv16 / best | Hugging Face |\n"
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows) + "\n"
     )
     print(report)
     if args.out:
