@@ -32,6 +32,7 @@ prove: $(READY)
 	$(BIN)/python bench/contextual.py --ttft --out docs/results/contextual_ttft.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
 	$(BIN)/python bench/store.py --out docs/results/store.md
+	$(BIN)/python bench/lore.py --out docs/results/lore.md
 	$(BIN)/python bench/flops.py --out docs/results/flops.md
 	$(BIN)/python bench/background.py --out docs/results/background.md
 	$(BIN)/python bench/abuse.py --out docs/results/abuse.md

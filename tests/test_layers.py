@@ -42,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"commands"},
     "demos": {"client", "runtime", "server", "agents"},
     "bench": {
+        "agents",
         "soak",
         "client",
         "runtime",
