@@ -45,14 +45,14 @@ class Flops:
 
         Row i sees num_before + i + 1 keys; logits are wanted of the last ``num_logits`` rows.
         """
-        rest = num_tokens - num_logits
         pairs = _num_pairs(num_tokens, num_before)
-        last_pairs = pairs - _num_pairs(rest, num_before)
-        whole_layers = (self.num_layers - 1) * (
+        count = (self.num_layers - 1) * (
             num_tokens * (self.qkv + self.finish) + pairs * self.pair
-        )
-        last_layer = num_tokens * self.qkv + num_logits * self.finish + last_pairs * self.pair
-        return whole_layers + last_layer + num_logits * self.head
+        ) + num_tokens * self.qkv
+        if num_logits:
+            pairs -= _num_pairs(num_tokens - num_logits, num_before)
+            count += num_logits * (self.finish + self.head) + pairs * self.pair
+        return count
 
 
 def _num_pairs(num_tokens: int, num_before: int) -> int:
