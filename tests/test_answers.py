@@ -12,7 +12,7 @@ from game_agent.agents.agent import Agent
 from game_agent.agents.remembered import event_text
 from game_agent.engine import Request
 from game_agent.engine.request import Mode
-from game_agent.errors import InvalidInput, TooLarge
+from game_agent.errors import InvalidInput
 from game_agent.runtime import Runtime
 
 
@@ -94,11 +94,12 @@ def test_a_cancelled_choice_is_none_and_not_remembered(mira: Agent) -> None:
 
 def test_a_queued_question_that_fails_does_not_hold_up_the_next(mira: Agent) -> None:
     talk = mira.say("Dealer", "Tell us everything.", max_tokens=50)
-    too_long = mira.choose("Dealer", "Your move?", ["fold", "x" * 20_000])
+    nothing = [{"name": "give", "parameters": {"what": {"values": "/nowhere"}}}]
+    impossible = mira.act("Dealer", "Your move?", nothing)
     after = mira.choose("Dealer", "Your move?", MOVES)
     talk.wait()
-    with pytest.raises(TooLarge):
-        too_long.wait()
+    with pytest.raises(InvalidInput, match="no action is possible"):
+        impossible.wait()
     assert after.choice() is not None
 
 
@@ -119,3 +120,26 @@ def test_what_is_written_in_an_option_is_inert(mira: Agent) -> None:
     assert choice is not None
     ends = [i for i, score in enumerate(choice.scores) if score > -3]
     assert not ends  # seven letters and more, not one token
+
+
+@pytest.mark.parametrize("mode", ["block", "full", "contextual"])
+def test_choices_and_actions_in_every_mode_while_the_world_changes(
+    runtime: Runtime, mira: Agent, mode: Mode
+) -> None:
+    for pot in (120, 140, 7):
+        runtime.get_world("table").patch(merge={"pot": pot})
+        choice = mira.choose("Dealer", "Your move?", MOVES, mode=mode).choice()
+        assert choice is not None
+        assert choice.index == choice.scores.index(max(choice.scores))
+        moves = [{"name": "bet", "parameters": {"chips": {"values": "/pot"}}}]
+        action = mira.act("Dealer", "Your bet?", moves, mode=mode, max_tokens=100).action()
+        assert action == {"name": "bet", "arguments": {"chips": pot}}
+
+
+def test_a_first_choice_in_contextual_mode_is_that_of_full_mode(mira: Agent) -> None:
+    asked = ("Dealer", "Your move?", MOVES)
+    contextual = mira.choose(*asked, mode="contextual", remember=False).choice()
+    full = mira.choose(*asked, mode="full", remember=False).choice()
+    assert contextual is not None
+    assert full is not None
+    assert contextual.scores == pytest.approx(full.scores, abs=1e-3)

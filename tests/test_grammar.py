@@ -200,6 +200,23 @@ def test_a_schema_that_cannot_be_kept_is_refused_at_once(
     assert caught.value.where == "schema"
 
 
+def test_a_schema_beyond_the_parser_is_refused_at_once(compiler: GrammarCompiler) -> None:
+    wide = {"type": "object", "properties": {f"k{i}": {"type": "null"} for i in range(20)}}
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        compiler.compile({"anyOf": [wide] * 300})
+
+
+def test_replies_under_one_grammar_do_not_touch_each_other(compiler: GrammarCompiler) -> None:
+    grammar = compiler.compile(SELL)
+    first, second = grammar.begin(), grammar.begin()
+    assert first.forced() == second.forced()
+    tokens = [int(token) for token in np.flatnonzero(first.mask(320))]
+    first.accept(tokens[:1])
+    assert second.mask(320)[tokens].all()
+    second.accept(tokens[-1:])
+    assert grammar.begin().forced()
+
+
 def test_a_schema_of_unbounded_depth_is_refused_or_works(compiler: GrammarCompiler) -> None:
     deep: Schema = {"type": "string"}
     for _ in range(3000):

@@ -248,8 +248,8 @@ class Agent:
         ask.asked_s = self._clock.now_s()
         if ask.options.deadline_ms is not None:
             ask.deadline_s = ask.asked_s + ask.options.deadline_ms / 1e3
+        question.check(self._setting())  # without the lock: a large schema takes its time
         with self._lock:
-            question.check(self._setting())
             if ask.options.replaces:
                 for other in self._open():
                     other.cancel("superseded")

@@ -36,13 +36,12 @@ _MAX_KEPT = 64
 class Grammar:
     """A schema, found to be usable with one model. Immutable; every reply has its own state."""
 
-    def __init__(self, tokenizer: llguidance.LLTokenizer, text: str) -> None:
-        self._tokenizer = tokenizer
-        self._text = text
+    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+        self._matcher = matcher
 
     def begin(self) -> Constraint:
         """The state of a reply of which nothing is there yet."""
-        return Constraint(llguidance.LLMatcher(self._tokenizer, self._text, log_level=0))
+        return Constraint(self._matcher.deep_copy())
 
 
 class Constraint:
@@ -122,7 +121,12 @@ class GrammarCompiler:
         problem = llguidance.LLMatcher.validate_grammar(text, tokenizer)
         if problem and not problem.startswith("WARNING"):
             raise InvalidInput(f"the schema cannot be used: {_first_line(problem)}", where=where)
-        return Grammar(tokenizer, text)
+        grammar = Grammar(llguidance.LLMatcher(tokenizer, text, log_level=0))
+        try:
+            grammar.begin().forced()
+        except GameAgentError as error:  # sound, but beyond the limits of the parser
+            raise InvalidInput(f"the schema cannot be used: {error}", where=where) from None
+        return grammar
 
 
 def _load(runner: ModelRunner) -> llguidance.LLTokenizer:
