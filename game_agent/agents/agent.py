@@ -350,7 +350,7 @@ class Agent:
     def _active_lore(self, text: str | None) -> list[ActiveLore]:
         """What the world's lorebook and its own have to tell about ``text`` and what led to it."""
         books = [book for book in (self.world.lore, self.lore) if book is not None]
-        depth = max((book.scan_depth for book in books), default=0)
+        depth = max((book.max_scan_depth for book in books), default=0)
         said = [] if text is None else [text]
         messages = [*said, *islice(self.memory.messages(), depth)]
         return [book.active(messages) for book in books]

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
+from game_agent.agents.decorators import read_decorators
 from game_agent.agents.limits import MAX_LORE_CHARS, check_text
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput, TooLarge
 
+SPEC = "lorebook_v3"
 DEFAULT_SCAN_DEPTH = 4
 MAX_SCAN_DEPTH = 1000
 MAX_KEY_CHARS = 200
@@ -39,6 +41,12 @@ class LoreEntry:
     keys: tuple[Key, ...]
     secondary_keys: tuple[Key, ...]
     """If not empty, one of them must be mentioned too."""
+    additional_keys: tuple[Key, ...]
+    """As ``secondary_keys``, from a decorator."""
+    exclude_keys: tuple[Key, ...]
+    """If a message mentions one of them, the entry is not told."""
+    scan_depth: int | None
+    """Messages that are looked at for its keys; None: as many as the book says."""
     text: str
     """The text of its block, in which ``{{char}}`` and ``{{user}}`` still stand."""
     name: str
@@ -47,6 +55,19 @@ class LoreEntry:
     insertion_order: float
     priority: float
     """Those of lower priority give way when the token budget is used up."""
+    gives_way: bool = False
+    """Before all others."""
+    is_after_char: bool = False
+    """It is told behind those that are not."""
+
+    @property
+    def conditions(self) -> tuple[tuple[Key, ...], ...]:
+        """Of each that is not empty one key must be mentioned."""
+        return (() if self.is_constant else self.keys, self.secondary_keys, self.additional_keys)
+
+    @property
+    def all_keys(self) -> tuple[Key, ...]:
+        return (*self.keys, *self.secondary_keys, *self.additional_keys, *self.exclude_keys)
 
 
 @dataclass(frozen=True)
@@ -58,7 +79,7 @@ class ActiveLore:
 
     def by_priority(self) -> list[LoreEntry]:
         """The entries, those that give way last first: constant ones, then by priority."""
-        return sorted(self.entries, key=lambda e: (not e.is_constant, -e.priority))
+        return sorted(self.entries, key=lambda e: (e.gives_way, not e.is_constant, -e.priority))
 
 
 class Lorebook:
@@ -68,12 +89,15 @@ class Lorebook:
     aside; in Latin, Greek and Cyrillic script it must begin where a word does. The last
     ``scan_depth`` messages are looked at, 4 if the book does not say; with ``recursive_scanning``
     also the content of entries that are told. Decorators (lines that begin with ``@@``) are cut
-    off. Entries with ``use_regex`` are kept but never told: a pattern from a stranger's card can
-    take for ever to match.
+    off; those of ``decorators.py`` are followed. All lore stands behind the character, whose block
+    opens the prompt, and the world: entries for ``before_char`` first, then the others, each by
+    order of insertion. Entries with ``use_regex`` are kept but never told: a pattern from a
+    stranger's card can take for ever to match.
     """
 
     def __init__(self, value: Json, where: str = "") -> None:
-        """``value`` is a lorebook of a card: an object with ``entries``.
+        """``value`` is a lorebook of a card: an object with ``entries``; or a file of version 3, an
+        object with ``spec`` "lorebook_v3" and the book as ``data``.
 
         Raises InvalidInput for values of other types, TooLarge above a limit; ``where`` is put
         before the JSON Pointer that the error has.
@@ -81,6 +105,10 @@ class Lorebook:
         check_json(value, where)
         if not isinstance(value, Mapping):
             raise InvalidInput("a lorebook is an object", where=where)
+        if value.get("spec") == SPEC:
+            value, where = value.get("data"), f"{where}/data"
+            if not isinstance(value, Mapping):
+                raise InvalidInput("a lorebook is an object", where=where)
         self.value: Mapping[str, Json] = value
         """What it was made of, unknown fields included."""
         fields = _Fields(value, where)
@@ -96,11 +124,16 @@ class Lorebook:
         made = [_entry(entry, f"{where}/entries/{i}", i) for i, entry in enumerate(entries)]
         self.num_entries = len(entries)
         self.entries = tuple(
-            sorted((e for e in made if e is not None), key=lambda entry: entry.insertion_order)
+            sorted(
+                (e for e in made if e is not None),
+                key=lambda entry: (entry.is_after_char, entry.insertion_order),
+            )
         )
+        depths = (e.scan_depth for e in self.entries if e.scan_depth is not None)
+        self.max_scan_depth = max(self.scan_depth, *depths, 0)
         self._users: dict[Key, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.entries):
-            for key in (*entry.keys, *entry.secondary_keys):
+            for key in entry.all_keys:
                 self._users[key].append(number)
         self._constant = tuple(i for i, entry in enumerate(self.entries) if entry.is_constant)
         self._index = KeyIndex(self._users)
@@ -109,32 +142,38 @@ class Lorebook:
 
     def active(self, messages: Iterable[str]) -> ActiveLore:
         """What to tell, given the latest messages, the newest first."""
-        mentioned: set[Key] = set()
-        for message in islice(messages, self.scan_depth):
-            mentioned |= self._mentioned(message)
-        told = set(self._constant)
-        new = mentioned | self._contained(self._constant)
-        mentioned = set(new)
+        said: list[frozenset[Key]] = [frozenset()]
+        """At n, what the latest n messages mention."""
+        for message in islice(messages, self.max_scan_depth):
+            said.append(said[-1] | self._mentioned(message))
+        nothing: set[Key] = set()
+        told = {i for i in self._constant if self._is_met(i, said, nothing)}
+        contained = self._contained(told)
+        new: Set[Key] = said[-1] | contained
         while new:
             users = {number for key in new for number in self._users.get(key, ())} - told
-            added = [i for i in users if _is_met(self.entries[i], mentioned)]
+            added = [i for i in users if self._is_met(i, said, contained)]
             told.update(added)
-            new = self._contained(added) - mentioned
-            mentioned |= new
+            new = self._contained(added) - contained
+            contained |= new
         return ActiveLore(tuple(self.entries[i] for i in sorted(told)), self.token_budget)
+
+    def _is_met(self, number: int, said: Sequence[Set[Key]], contained: Set[Key]) -> bool:
+        entry = self.entries[number]
+        depth = self.scan_depth if entry.scan_depth is None else entry.scan_depth
+        heard = said[min(depth, len(said) - 1)]
+        if any(key in heard for key in entry.exclude_keys):
+            return False
+        return all(
+            not keys or any(key in heard or key in contained for key in keys)
+            for keys in entry.conditions
+        )
 
     def _contained(self, numbers: Collection[int]) -> set[Key]:
         """Keys that the content of entries mentions; none if the book is not recursive."""
         if not self.is_recursive:
             return set()
         return {key for i in numbers for key in self._mentioned(self.entries[i].text)}
-
-
-def _is_met(entry: LoreEntry, mentioned: set[Key]) -> bool:
-    is_primary = any(key in mentioned for key in entry.keys)
-    return is_primary and (
-        not entry.secondary_keys or any(key in mentioned for key in entry.secondary_keys)
-    )
 
 
 class KeyIndex:
@@ -184,18 +223,32 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     keys = _keys(fields.texts("keys"), is_exact, f"{where}/keys")
     secondary = _keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
     order = fields.number("insertion_order", 0)
-    check_text(fields.text("content"), f"{where}/content", MAX_LORE_CHARS, "an entry")
+    content = fields.text("content")
+    check_text(content, f"{where}/content", MAX_LORE_CHARS, "an entry")
+    says = read_decorators(content)
+    is_constant = fields.flag("constant", False)
+    is_selective = fields.flag("selective", False) and not is_constant
+    conditions = [
+        _keys(texts, is_exact, f"{where}/content")
+        for texts in (says.additional_keys, says.exclude_keys)
+        if not says.activate
+    ] or [(), ()]
     entry = LoreEntry(
         keys=keys,
-        secondary_keys=secondary if fields.flag("selective", False) else (),
-        text=_content(fields.text("content")),
+        secondary_keys=secondary if is_selective and not says.activate else (),
+        additional_keys=conditions[0],
+        exclude_keys=conditions[1],
+        scan_depth=None if says.scan_depth is None else min(says.scan_depth, MAX_SCAN_DEPTH),
+        text=says.content,
         name=collapse(fields.text("name") or fields.text("comment")) or str(number),
-        is_constant=fields.flag("constant", False),
+        is_constant=is_constant or says.activate,
         insertion_order=order,
         priority=fields.number("priority", order),
+        gives_way=says.ignore_on_max_context,
+        is_after_char=fields.text("position") == "after_char",
     )
-    is_regex = fields.flag("use_regex", False)
-    is_enabled = fields.flag("enabled", True)
+    is_regex = fields.flag("use_regex", False) and not says.activate
+    is_enabled = fields.flag("enabled", True) and (says.activate or not says.dont_activate)
     is_reachable = bool(keys) or entry.is_constant
     return entry if is_enabled and entry.text and is_reachable and not is_regex else None
 
@@ -206,12 +259,6 @@ def _keys(texts: Sequence[str], is_exact: bool, where: str) -> tuple[Key, ...]:
             raise TooLarge(f"a key has at most {MAX_KEY_CHARS} characters", where=where)
     folded = (collapse(text if is_exact else text.casefold()) for text in texts)
     return tuple(dict.fromkeys((is_exact, text) for text in folded if text))
-
-
-def _content(text: str) -> str:
-    """The content on as few lines as it has paragraphs, without decorators."""
-    lines = (collapse(line) for line in text.splitlines() if not line.startswith("@@"))
-    return "\n".join(line for line in lines if line)
 
 
 class _Fields:
