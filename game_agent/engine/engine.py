@@ -25,6 +25,7 @@ from game_agent.engine.grammar import GrammarCompiler
 from game_agent.engine.handle import Handle
 from game_agent.engine.idle import IdleSource, first_blocks
 from game_agent.engine.pace import Pace
+from game_agent.engine.placement import Placement
 from game_agent.engine.refresh import RefreshQueue
 from game_agent.engine.request import (
     Completion,
@@ -128,6 +129,7 @@ class Engine:
         event: Seq[int],
         mode: Mode = "block",
         contextual: ContextualCache | None = None,
+        placement: Placement = "prompt",
     ) -> Tensor:
         """Next-token logits [len(event), vocab] float32 of every event token, on the CPU.
 
@@ -142,6 +144,7 @@ class Engine:
             max_tokens=0,
             score=True,
             contextual=contextual,
+            placement=placement,
         )
         completion = self.run([request])[0]
         assert completion.logits is not None

@@ -12,6 +12,7 @@ from torch import Tensor
 from game_agent.blocks.block import Block
 from game_agent.engine.contextual import ContextualCache
 from game_agent.engine.grammar import Grammar
+from game_agent.engine.placement import PLACEMENTS, Placement
 from game_agent.errors import GameAgentError, InvalidInput, TooLarge
 
 Mode = Literal["block", "full", "contextual"]
@@ -63,6 +64,7 @@ class Request:
                 room is needed
     contextual: for ``contextual`` mode, and only there: what the asker's last prompt left
     renewed:    in ``contextual`` mode, the blocks to be computed anew although they are there
+    placement:  of the blocks in ``block`` mode; all but ``prompt`` are baselines to compare with
     """
 
     blocks: tuple[Block, ...]
@@ -81,6 +83,7 @@ class Request:
     is_idle: bool = False
     contextual: ContextualCache | None = None
     renewed: range | None = None
+    placement: Placement = "prompt"
 
     @property
     def is_background(self) -> bool:
@@ -94,6 +97,11 @@ class Request:
             )
         if (self.mode == "contextual") != (self.contextual is not None):
             raise InvalidInput("a cache belongs to contextual mode, and to no other", where="mode")
+        if self.placement not in PLACEMENTS:
+            known = ", ".join(PLACEMENTS)
+            raise InvalidInput(f"placement must be one of {known}", where="placement")
+        if self.placement != "prompt" and self.mode != "block":
+            raise InvalidInput("placements are for block mode", where="placement")
         if self.max_tokens < 0:
             raise InvalidInput("max_tokens must not be negative", where="max_tokens")
         if self.options and (self.score or self.max_tokens or not len(self.event)):

@@ -16,6 +16,7 @@ from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.blocks.tiers import Tiers, Wanted
 from game_agent.engine.contextual import Draft, draft_prompt
+from game_agent.engine.placement import origins as placed_origins
 from game_agent.engine.request import Choice, Listener, Request, Usage
 from game_agent.engine.scoring import Scoring
 from game_agent.model.flops import Flops
@@ -323,7 +324,8 @@ class Sequence:
         if not frames:
             return no_segments(len(rope.inv_freq))
         if self.is_framed:
-            return frame_segments(frames, self.num_block_tokens - origins, rope)
+            placed = placed_origins(self.request.placement, np.diff(self.origins))
+            return frame_segments(frames, placed[-1] - placed[:-1], rope)
         positions = (origins - shift).astype(np.int32)
         return frame_segments(frames, shift - self.shifts, rope, positions)
 
