@@ -108,7 +108,7 @@ def test_a_question_that_comes_meanwhile_counts_and_the_refresh_does_not(engine:
     put(engine, blocks, cache)
     engine.step()
     engine.step()  # the refresh has begun
-    assert engine._num_held == 1
+    assert len(engine._running) == 1
     blocks[1] = texts(rng, 1)[0]
     waiter = put(engine, blocks, cache)
     engine.step()
