@@ -21,7 +21,8 @@ from game_agent.agents.limits import MAX_NAME_CHARS, MAX_SPEECH_CHARS, check_tex
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
-from game_agent.agents.prompt import Prompt, build_prompt
+from game_agent.agents.pins import Pins
+from game_agent.agents.prompt import Prompt, build_prompt, character_block
 from game_agent.agents.question import SAY, Act, Choose
 from game_agent.agents.remembered import event_text
 from game_agent.agents.summary import Summarizer
@@ -64,6 +65,8 @@ class Agent:
         self._others: set[Ask] = set()
         self._summarizer = Summarizer(engine, cache, lock, default_mode)
         self._memory_room: int | None = None
+        self._profile_pin = Pins(engine, default_mode)
+        self._kept = Pins(engine, default_mode)
         self._place(persona, world, sees)
 
     @property
@@ -81,6 +84,8 @@ class Agent:
         world.add_borders(tuple(sees))
         self.persona, self.world, self.sees = persona, world, tuple(sees)
         self.character = persona.character
+        # Pinned as far as there is room for pins; it is part of every prompt.
+        self._profile_pin.keep([character_block(self._cache, self.character)])
 
     def observe(self, text: str, game_time: float | None = None, *, pinned: bool = False) -> Turn:
         """Put an event into memory; nothing is generated. Raises :class:`TooLarge`."""
@@ -159,16 +164,27 @@ class Agent:
     def _cache_for(self, mode: Mode) -> ContextualCache | None:
         return self._contextual if mode == "contextual" else None
 
-    def warm(self) -> Waiter:
+    def warm(self, *, keep: bool = False) -> Waiter:
         """Have all blocks of the next prompt encoded in the background, at the lowest priority.
 
-        ``wait()`` on the result returns once they are in the store.
+        ``wait()`` on the result returns once they are in the store. keep: they stay there, as they
+        are now, until the next ``warm`` or the agent's end (not in contextual mode).
+
+        Raises :class:`TooLarge` where all that is to be kept would take more than half of the KV
+        memory.
         """
         waiter = Waiter()
         with self._lock:
             mode = self._default_mode
+            blocks = self._prompt(AskOptions().max_tokens, 0, None).blocks
+            if not self._kept.keep(blocks if keep else ()):
+                raise TooLarge(
+                    "what agents keep would take more than half of the KV memory; give it more "
+                    "(kv_memory_bytes, --kv-memory), or keep fewer agents' blocks",
+                    where="keep",
+                )
             request = Request(
-                self._prompt(AskOptions().max_tokens, 0, None).blocks,
+                blocks,
                 np.empty(0, np.int32),
                 mode=mode,
                 max_tokens=0,
@@ -274,6 +290,8 @@ class Agent:
         with self._lock:
             for ask in self._open():
                 ask.cancel()
+            self._profile_pin.release()
+            self._kept.release()
             self.world.remove_borders(self.sees)
 
     def _open(self) -> list[Ask]:

@@ -33,6 +33,11 @@ class Prompt:
         return Prompt((*self.blocks, block), (*self.sources, source), self.memory_room)
 
 
+def character_block(cache: BlockCache, character: Character) -> Block:
+    """The first block of every prompt: who the character is, and its instructions."""
+    return cache.block(character.text, "character", first=True)
+
+
 def build_prompt(
     cache: BlockCache,
     character: Character,
@@ -50,7 +55,7 @@ def build_prompt(
     less. ``query`` is what older turns are recalled for. Raises :class:`TooLarge` when the
     character and the world alone are too long.
     """
-    fixed = [("character", cache.block(character.text, "character", first=True))]
+    fixed = [("character", character_block(cache, character))]
     for part in parts:
         source = f"world:{part.path}"
         fixed.append((source, cache.block(part.text, source)))
