@@ -20,6 +20,7 @@ from game_agent.agents.eager import EagerEncoding
 from game_agent.agents.patch import Json
 from game_agent.agents.persona import Persona
 from game_agent.agents.rules import Rule, parse_rules
+from game_agent.agents.scene import Scene
 from game_agent.agents.snapshot import Snapshot, read_snapshot, write_snapshot
 from game_agent.agents.world import World
 from game_agent.clock import Clock, SystemClock
@@ -254,6 +255,10 @@ class Runtime:
         with self.lock:
             self.get_agent(name).close()
             del self._agents[name]
+
+    def scene(self, *agents: Agent | str) -> Scene:
+        """A scene in which these agents hear each other. Raises :class:`NotFound`."""
+        return Scene(self.get_agent(a) if isinstance(a, str) else a for a in agents)
 
     def save(self, world: World | str) -> bytes:
         """A world and its agents as a value for a game's save file: UTF-8 JSON, text only.
