@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import durable
+import msgpack
 import pytest
+import zmq
 from serving import PATIENCE_S, free_endpoint
 
 from game_agent.client import Client
@@ -92,6 +94,92 @@ def test_three_kills(tiny_checkpoint: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_fifty_kills(tiny_checkpoint: Path, tmp_path: Path) -> None:
     kill_again_and_again(tiny_checkpoint, tmp_path, free_endpoint(), 50)
+
+
+class Retrier:
+    """Observes without ``seq``, and repeats under the same id what was not answered."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.session: str | None = None
+        self._context = zmq.Context()
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
+
+    def play(self, endpoint: str, patience_ms: int, is_over: threading.Event) -> None:
+        """Until nothing comes back, or ``is_over`` and the last one is answered."""
+        with self._context.socket(zmq.DEALER) as socket:
+            socket.setsockopt(zmq.LINGER, 0)
+            socket.connect(endpoint)
+            hello = {"session": self.session} if self.session else {}
+            reply = self._ask(socket, patience_ms, op="hello", id="h", **hello)
+            assert reply is not None
+            assert reply["resumed"] == (self.session is not None)
+            self.session = reply["session"]
+            self.number = self.number or 1
+            while self._observe(socket, patience_ms):
+                if is_over.is_set():
+                    return
+                self.number += 1
+
+    def _observe(self, socket: zmq.Socket[bytes], patience_ms: int) -> bool:
+        event = f"event {self.number}"
+        fields = {"op": "agent.observe", "id": self.number, "agent": "ann", "event": event}
+        reply = self._ask(socket, patience_ms, **fields)
+        assert reply is None or reply["ev"] == "ok"
+        return reply is not None
+
+    def _ask(
+        self, socket: zmq.Socket[bytes], patience_ms: int, **fields: Any
+    ) -> dict[str, Any] | None:
+        socket.send(msgpack.packb({"v": 1, **fields}))
+        if not socket.poll(patience_ms):
+            return None
+        reply: dict[str, Any] = msgpack.unpackb(socket.recv())
+        assert reply["id"] == fields["id"]
+        return reply
+
+
+def retry_after_kills(checkpoint: Path, folder: Path, bind: str, num_kills: int) -> None:
+    chance = random.Random(num_kills)
+    retrier = Retrier()
+    for number in range(num_kills + 1):
+        process = durable.start(checkpoint, folder / "state", bind)
+        with Client(bind, timeout_s=START_S) as client:
+            if number == 0:
+                client.world_put("w", {})
+                client.agent_put("ann", world="w", profile="Ann writes.", sees=[])
+            client.ping()
+            is_over = threading.Event()
+            if number == num_kills:
+                is_over.set()
+            thread = threading.Thread(target=retrier.play, args=(bind, 1000, is_over))
+            thread.start()
+            thread.join(chance.uniform(0.1, BUSY_S))
+            if number == num_kills:
+                thread.join(PATIENCE_S)
+                turns = client.history("ann")
+        process.kill()
+        process.join()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+    retrier.close()
+    assert retrier.number > num_kills
+    assert [t["text"] for t in turns] == [f"event {n + 1}" for n in range(retrier.number)]
+
+
+def test_what_is_repeated_after_a_restart_is_done_once(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    retry_after_kills(tiny_checkpoint, tmp_path, free_endpoint(), 2)
+
+
+@pytest.mark.slow
+def test_what_is_repeated_after_twenty_kills_is_done_once(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    retry_after_kills(tiny_checkpoint, tmp_path, free_endpoint(), 20)
 
 
 def test_a_clean_stop_keeps_everything(tiny_checkpoint: Path, tmp_path: Path) -> None:

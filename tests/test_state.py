@@ -22,6 +22,7 @@ from game_agent.protocol.messages import parse
 from game_agent.runtime import Runtime
 from game_agent.server.journal import StateJournal
 from game_agent.server.operations import Operations
+from game_agent.server.session import Peer
 from game_agent.server.state import MAX_LOG_PATCHES, Patch, StateStore
 
 SMALL = EngineSettings(kv_memory_bytes=2**22)
@@ -158,7 +159,8 @@ def test_a_tick_costs_what_it_changes_and_the_log_stays_short(tmp_path: Path) ->
             server.send(id=number, op="tick", world="w", tick=number, merge={"n": number})
             server.journal.commit()
             if number == 50:
-                assert server.store._database.total_changes == changes + 50
+                # The patch and the reply, a row each.
+                assert server.store._database.total_changes == changes + 100
             folder_bytes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
         assert len(server.store.worlds()[0].patches) < MAX_LOG_PATCHES
     assert folder_bytes[49] - folder_bytes[0] < 50 * 20_000, "a page or two for each"
@@ -267,3 +269,22 @@ def test_a_real_runtime_comes_back_with_what_a_card_brought(
     assert saves[0] == saves[1]
     assert "About card." in str(saves[1])
     assert "About before." not in str(saves[1])
+
+
+def test_replies_are_on_disk_as_long_as_they_are_kept(tmp_path: Path) -> None:
+    with desk(tmp_path) as server:
+        server.send(id=1, op="world.put", world="w", state={})
+        server.send(id=2, op="world.get", world="w")
+        server.send(id=3, op="agent.put", agent="ann", world="w", profile="")
+        server.clock.advance(server.settings.replay_s - 1)
+        server.send(id="4", op="agent.observe", agent="ann", event="x")
+        server.send(id=5, op="agent.observe", agent="nobody", event="x")
+        server.journal.commit()
+        token = server.sessions.of_peer(Peer(b"p")).token
+    with desk(tmp_path) as server:
+        replies = server.journal.replies(server.clock.now_s())
+        assert [(r.session, r.id) for r in replies] == [(token, 1), (token, 3), (token, "4")]
+        server.clock.advance(server.settings.replay_s + 1)
+        server.send(id=9, op="agent.observe", agent="ann", event="y")
+        server.journal.commit()
+        assert [reply.id for _, reply in server.store.replies()] == [9]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from game_agent.clock import Clock
@@ -30,8 +31,10 @@ from game_agent.server.operations import (
     paths_from,
     read_event,
 )
+from game_agent.server.replay import CHANGES_NOTHING
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
+from game_agent.server.state import SavedReply
 from game_agent.server.table import SessionTable
 from game_agent.server.transfers import Transfers, requests_that_make
 from game_agent.server.welcome import check_protocol, welcome
@@ -147,7 +150,7 @@ class App:
             if is_new:
                 fields = self._operations.tick(tick)
                 self._journal.record(tick)
-                self._succeed(session, request_id, fields)
+                self._succeed(session, request_id, fields, is_lasting=True)
         except GameAgentError as error:
             self._fail_tick(session, request_id, decoded.fields, error)
         except Exception:
@@ -210,7 +213,8 @@ class App:
             case _:
                 fields = self._operations.run(request)
         self._journal.record(request)
-        self._succeed(session, request.id, fields)
+        is_lasting = not isinstance(request, CHANGES_NOTHING)
+        self._succeed(session, request.id, fields, is_lasting=is_lasting)
 
     def _load(self, session: Session, request: messages.Load) -> Map:
         with paths_from("data"):
@@ -241,7 +245,7 @@ class App:
                 stream=request.stream,
                 clock=self._clock,
                 post=self._post,
-                at_end=lambda: self._journal.touch(request.agent),
+                at_end=partial(self._ask_ends, session, request),
                 where=where,
             )
             ask = self._runtime.get_agent(request.agent).ask(
@@ -273,8 +277,21 @@ class App:
             raise Unavailable("the server is stopping")
         return request
 
-    def _succeed(self, session: Session, request_id: Id, fields: Map) -> None:
-        session.finish(request_id, encode(replies.ok(request_id, fields)), self._clock.now_s())
+    def _ask_ends(self, session: Session, request: messages.Ask, frame: bytes | None) -> None:
+        self._journal.touch(request.agent)
+        if request.remember and frame is not None:
+            self._note(session, request.id, frame)
+
+    def _succeed(self, session: Session, request_id: Id, fields: Map, *, is_lasting: bool) -> None:
+        frame = encode(replies.ok(request_id, fields))
+        if is_lasting:
+            self._note(session, request_id, frame)
+        session.finish(request_id, frame, self._clock.now_s())
+
+    def _note(self, session: Session, request_id: Id, frame: bytes) -> None:
+        """A reply that a repeated request must get again, even after a restart."""
+        reply = SavedReply(session.token, session.owner, request_id, frame)
+        self._journal.answer(reply, self._clock.now_s())
 
     def _answer(self, session: Session, request_id: Id, work: Callable[[], None]) -> None:
         """Do what a begun request needs; an error is its reply."""

@@ -27,7 +27,8 @@ class AskReplies:
     """Listens to one ask and answers its request.
 
     The ``on_*`` methods may be called from any thread; they only ``post``. ``at_end`` is called
-    before the terminal reply. A request whose session is gone is not answered.
+    before the terminal reply with its frame, or with None if that is an error. A request whose
+    session is gone is not answered.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class AskReplies:
         stream: bool | str,
         clock: Clock,
         post: Post,
-        at_end: Callable[[], None],
+        at_end: Callable[[bytes | None], None],
         where: str | None = None,
     ) -> None:
         self._session = session
@@ -73,19 +74,20 @@ class AskReplies:
             self._session.stream(self._id, "sentence", sentence)
 
     def _fail(self, error: GameAgentError) -> None:
-        self._at_end()
+        self._at_end(None)
         fail(self._session, self._id, error, self._clock, self._where)
 
     def _finish(self, answer: Answer) -> None:
-        self._at_end()
         if self._splitter is not None:
             self._stream_sentences(self._splitter.flush())
         try:
             frame = encode(replies.done(self._id, answer_fields(answer, self._kind)))
         except GameAgentError:
             logger.exception("an answer could not be sent")
+            self._at_end(None)
             fail(self._session, self._id, internal_error(), self._clock)
         else:
+            self._at_end(frame)
             self._session.finish(self._id, frame, self._clock.now_s())
 
 

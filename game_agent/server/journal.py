@@ -16,8 +16,16 @@ from game_agent.protocol import VERSION, messages
 from game_agent.protocol.codec import Map
 from game_agent.server.backend import Backend, World
 from game_agent.server.operations import Operations
+from game_agent.server.replay import ReplyLog
 from game_agent.server.settings import ServerSettings
-from game_agent.server.state import Definition, Patch, SavedMemory, SavedWorld, StateStore
+from game_agent.server.state import (
+    Definition,
+    Patch,
+    SavedMemory,
+    SavedReply,
+    SavedWorld,
+    StateStore,
+)
 from game_agent.server.transfers import book_fields
 
 
@@ -30,8 +38,14 @@ class Journal(Protocol):
     def touch(self, agent: str) -> None:
         """The memory of an agent may have changed."""
 
+    def answer(self, reply: SavedReply, now_s: float) -> None:
+        """A request that changed something gets this reply."""
+
     def commit(self) -> None:
         """Replies are about to be sent: all that was told must be durable."""
+
+    def replies(self, now_s: float) -> list[SavedReply]:
+        """Those that were given before the start, oldest first. Called once."""
 
     def close(self) -> None:
         """Nothing more is to come."""
@@ -46,8 +60,14 @@ class NoJournal:
     def touch(self, agent: str) -> None:
         pass
 
+    def answer(self, reply: SavedReply, now_s: float) -> None:
+        pass
+
     def commit(self) -> None:
         pass
+
+    def replies(self, now_s: float) -> list[SavedReply]:
+        return []
 
     def close(self) -> None:
         pass
@@ -71,10 +91,13 @@ class StateJournal:
     tells anybody of changes that are not on disk.
     """
 
-    def __init__(self, runtime: Backend, operations: Operations, store: StateStore) -> None:
+    def __init__(
+        self, runtime: Backend, operations: Operations, store: StateStore, replay_s: float = 60.0
+    ) -> None:
         self._runtime = runtime
         self._operations = operations
         self._store = store
+        self._replies = ReplyLog(store, replay_s)
         self._worlds: dict[str, _KnownWorld] = {}
         self._agents: set[str] = set()
         self._books: dict[str, Lorebook | None] = {}
@@ -110,6 +133,15 @@ class StateJournal:
 
     def touch(self, agent: str) -> None:
         self._touched.add(agent)
+
+    def answer(self, reply: SavedReply, now_s: float) -> None:
+        try:
+            self._replies.keep(reply, now_s)
+        except Unavailable as error:
+            self._failure = self._failure or error
+
+    def replies(self, now_s: float) -> list[SavedReply]:
+        return self._replies.restore(now_s)
 
     def commit(self) -> None:
         if self._failure is not None:
@@ -259,7 +291,10 @@ def open_journal(runtime: Backend, settings: ServerSettings) -> Journal:
     if settings.state_dir is None:
         return NoJournal()
     journal = StateJournal(
-        runtime, Operations(runtime, settings.limits), StateStore(settings.state_dir)
+        runtime,
+        Operations(runtime, settings.limits),
+        StateStore(settings.state_dir),
+        settings.replay_s,
     )
     try:
         journal.restore()

@@ -205,6 +205,12 @@ class Session:
             self.forget(now_s)
         return True
 
+    def restore(self, request_id: Id, frame: bytes, now_s: float) -> None:
+        """Keep a terminal reply that was given before the server was started again."""
+        self._kept[request_id] = _Kept(frame, now_s)
+        self._kept_bytes += len(frame)
+        self.forget(now_s)
+
     def tell(self, frame: bytes, *, first: bool = False) -> None:
         """Queue a reply that belongs to no begun request."""
         self._enqueue(_Queued(None, frame, num_bytes=len(frame)), first=first)

@@ -21,9 +21,10 @@ import msgpack
 
 from game_agent.errors import Unavailable
 from game_agent.protocol.codec import Map
+from game_agent.protocol.replies import Id
 
 FILE_NAME = "state.sqlite"
-VERSION = 1
+VERSION = 2
 MIN_LOG_BYTES = 2**16
 MAX_LOG_PATCHES = 1000
 """Bounds how long a start takes: each of them is applied again."""
@@ -42,6 +43,9 @@ CREATE TABLE memories (
 CREATE TABLE turns (
     agent TEXT, number INTEGER, turn BLOB, PRIMARY KEY (agent, number)
 ) WITHOUT ROWID;
+CREATE TABLE replies (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, session TEXT, owner TEXT, id BLOB, frame BLOB
+);
 """
 
 
@@ -85,6 +89,16 @@ class SavedMemory:
     version: int
     next_index: int
     turns: list[Map] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SavedReply:
+    """A terminal reply: whose session, opened with which key, to which request, and its frame."""
+
+    session: str
+    owner: str
+    id: Id
+    frame: bytes
 
 
 class StateStore:
@@ -153,6 +167,29 @@ class StateStore:
             for agent, blob in self._rows("SELECT agent, turn FROM turns ORDER BY agent, number"):
                 out[agent].turns.append(msgpack.unpackb(blob))
         return out
+
+    def replies(self) -> list[tuple[int, SavedReply]]:
+        """All replies with their numbers, oldest first."""
+        with self._explained():
+            rows = self._rows("SELECT * FROM replies ORDER BY number")
+            return [
+                (number, SavedReply(session, owner, msgpack.unpackb(request_id), frame))
+                for number, session, owner, request_id, frame in rows
+            ]
+
+    def add_reply(self, reply: SavedReply) -> int:
+        """Write a reply; return its number, higher than any before."""
+        with self._explained():
+            cursor = self._database.execute(
+                "INSERT INTO replies (session, owner, id, frame) VALUES (?, ?, ?, ?)",
+                (reply.session, reply.owner, msgpack.packb(reply.id), reply.frame),
+            )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def delete_replies(self, last: int) -> None:
+        """Delete the replies up to the number ``last``."""
+        self._write("DELETE FROM replies WHERE number <= ?", last)
 
     def put_world(self, name: str, fields: Map, state: Any, seq: int) -> None:
         """Write a world whole; ``fields`` are those of its ``world.put`` without the state."""

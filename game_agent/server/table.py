@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from game_agent.clock import Clock
 from game_agent.errors import InvalidInput, Overloaded, Unauthorized
+from game_agent.protocol.replies import Id
 from game_agent.server.session import Outbox, Peer, Session
 from game_agent.server.settings import ServerSettings
 
@@ -73,6 +74,16 @@ class SessionTable:
         session.peer = peer
         session.last_seen_s = self._clock.now_s()
         return session
+
+    def restore(self, token: str, owner: str, request_id: Id, frame: bytes) -> None:
+        """Take up a reply of an earlier run, and its session, which waits to be resumed."""
+        session = self._by_token.get(token)
+        if session is None:
+            if len(self._by_token) >= self._settings.limits.max_sessions:
+                return
+            session = self._make(token, Peer(b"", user=owner))
+            session.peer = None
+        session.restore(request_id, frame, self._clock.now_s())
 
     def resume(self, token: str, peer: Peer) -> tuple[Session, bool]:
         """Give a connection the session named ``token``; (its own, False) if there is no such.
@@ -143,11 +154,15 @@ class SessionTable:
         settings = self._settings
         if len(self._by_token) >= settings.limits.max_sessions:
             raise Overloaded("too many clients are connected", retry_after_ms=settings.expiry_ms)
-        token = self._new_token()
+        session = self._make(self._new_token(), peer)
+        self._by_peer[peer.routing_id] = session
+        return session
+
+    def _make(self, token: str, peer: Peer) -> Session:
+        settings = self._settings
         now_s = self._clock.now_s()
         session = Session(
             token, peer, settings.limits, settings.replay_s, now_s=now_s, outbox=self._outbox
         )
         self._by_token[token] = session
-        self._by_peer[peer.routing_id] = session
         return session

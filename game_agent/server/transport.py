@@ -66,6 +66,8 @@ class Server:
         self._app = App(
             runtime, self._sessions, self.settings, self._clock, self._post, self._journal
         )
+        for reply in self._journal.replies(self._clock.now_s()):
+            self._sessions.restore(reply.session, reply.owner, reply.id, reply.frame)
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._stopping_since_s: float | None = None
         self._is_asked_to_stop = False
