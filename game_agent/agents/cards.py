@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from game_agent.agents.character import DEFAULT_USER, Character, fill_names, paragraphs
+from game_agent.agents.character import DEFAULT_USER, Character, paragraphs
 from game_agent.agents.lore import Lorebook
+from game_agent.agents.macros import fill
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput
@@ -106,7 +107,7 @@ class Card:
         others = self._data.get("alternate_greetings") or []
         assert isinstance(others, list)
         texts = [self._text("first_mes"), *(text for text in others if isinstance(text, str))]
-        return tuple(fill_names(text, self.name, user) for text in texts if text)
+        return tuple(fill(text, self.name, user) for text in texts if text)
 
     @cached_property
     def lorebook(self) -> Lorebook | None:
@@ -128,4 +129,4 @@ class Card:
         return value if isinstance(value, str) else ""
 
     def _filled(self, name: str, user: str) -> str:
-        return fill_names(self._text(name), self.name, collapse(user)).strip()
+        return fill(self._text(name), self.name, collapse(user)).strip()

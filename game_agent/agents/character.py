@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +12,12 @@ from game_agent.agents.limits import (
     check_length,
     check_text,
 )
+from game_agent.agents.macros import fill
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.errors import InvalidInput
 
 DEFAULT_USER = "Player"
-_MACRO = re.compile(r"\{\{(char|user)\}\}|<(char|bot|user)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,8 @@ class Character:
         return " ".join(text for text in texts if text)
 
     def fill(self, text: str) -> str:
-        """``text`` with the names in place of ``{{char}}`` and ``{{user}}``, in any spelling."""
-        return fill_names(text, collapse(self.name), collapse(self.user))
-
-
-def fill_names(text: str, char: str, user: str) -> str:
-    """``{{char}}``, ``<char>``, ``<bot>`` and ``{{user}}``, ``<user>`` as the names they mean."""
-
-    def name(match: re.Match[str]) -> str:
-        macro = (match[1] or match[2]).lower()
-        return user if macro == "user" else char
-
-    return _MACRO.sub(name, text)
+        """``text`` with its macros replaced, ``{{char}}`` and ``{{user}}`` by the names."""
+        return fill(text, collapse(self.name), collapse(self.user))
 
 
 def paragraphs(text: str) -> str:

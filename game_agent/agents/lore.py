@@ -15,6 +15,7 @@ from itertools import islice
 
 from game_agent.agents.decorators import read_decorators
 from game_agent.agents.limits import MAX_LORE_CHARS, check_text
+from game_agent.agents.macros import without_comments
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput, TooLarge
@@ -225,7 +226,7 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     order = fields.number("insertion_order", 0)
     content = fields.text("content")
     check_text(content, f"{where}/content", MAX_LORE_CHARS, "an entry")
-    says = read_decorators(content)
+    says = read_decorators(without_comments(content))
     is_constant = fields.flag("constant", False)
     is_selective = fields.flag("selective", False) and not is_constant
     conditions = [

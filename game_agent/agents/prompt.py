@@ -90,7 +90,10 @@ def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int
     blocks: dict[int, Entry] = {}
     for entry in active.by_priority():
         source = f"lore:{entry.name}"
-        block = cache.block(character.fill(entry.text), source)
+        text = character.fill(entry.text).strip()
+        if not text:
+            continue
+        block = cache.block(text, source)
         room -= len(block)
         if room < 0:
             break
