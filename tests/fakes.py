@@ -154,6 +154,7 @@ class FakeAgent:
         self.speakers: list[str] = []
         self.peers: list[str] = []
         self.num_warmed = 0
+        self.is_kept = False
         self.persona = Persona(name, "")
         self.world_name = ""
         self.sees: tuple[str, ...] = ("",)
@@ -183,8 +184,9 @@ class FakeAgent:
             for turn in self.memory.turns(last)
         ]
 
-    def warm(self) -> None:
+    def warm(self, *, keep: bool = False) -> None:
         self.num_warmed += 1
+        self.is_kept = keep
 
     def ask(
         self,

@@ -125,6 +125,9 @@ def test_agents(desk: Desk) -> None:
     assert desk.ask_for(id=2, op="agent.get", agent="cat")["agent"] == "cat"
     assert desk.ask_for(id=3, op="agent.warm", agent="cat")["ev"] == "ok"
     assert desk.runtime.agents["cat"].num_warmed == 1
+    assert not desk.runtime.agents["cat"].is_kept
+    assert desk.ask_for(id=31, op="agent.warm", agent="cat", keep=True)["ev"] == "ok"
+    assert desk.runtime.agents["cat"].is_kept
     observe = {"op": "agent.observe", "event": {"from": "Eve", "text": "hi"}, "game_time": 2}
     assert desk.ask_for(id=4, agents=["ann", "cat"], **observe)["ev"] == "ok"
     assert desk.ask_for(id=5, agents=["bob", "nobody"], **observe)["code"] == "not_found"

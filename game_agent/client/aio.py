@@ -168,8 +168,8 @@ class AsyncClient:
             reply = await self._do(call)
         return reply
 
-    async def warm(self, agent: str) -> None:
-        await self._do(calls.warm(agent))
+    async def warm(self, agent: str, *, keep: bool = False) -> None:
+        await self._do(calls.warm(agent, keep))
 
     async def history(self, agent: str, last: int | None = None) -> list[Map]:
         return await self._do(calls.history(agent, last))

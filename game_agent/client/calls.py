@@ -161,8 +161,8 @@ def load_parts(data: bytes) -> list[Call[Map]]:
     return [load(part, number, len(parts)) for number, part in enumerate(parts)]
 
 
-def warm(agent: str) -> Call[None]:
-    return Call("agent.warm", {"agent": agent}, _nothing)
+def warm(agent: str, keep: bool = False) -> Call[None]:
+    return Call("agent.warm", {"agent": agent, "keep": keep}, _nothing)
 
 
 def history(agent: str, last: int | None = None) -> Call[list[Map]]:

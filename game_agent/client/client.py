@@ -185,9 +185,9 @@ class Client:
             reply = self._do(call)
         return reply
 
-    def warm(self, agent: str) -> None:
-        """Make an agent's blocks ready before it is asked."""
-        self._do(calls.warm(agent))
+    def warm(self, agent: str, *, keep: bool = False) -> None:
+        """Make an agent's blocks ready before it is asked; keep: they stay so."""
+        self._do(calls.warm(agent, keep))
 
     def history(self, agent: str, last: int | None = None) -> list[Map]:
         """An agent's turns, the oldest first."""

@@ -112,6 +112,7 @@ class AgentObserve(Request, tag="agent.observe"):
 
 class AgentWarm(Request, tag="agent.warm"):
     agent: Name
+    keep: bool = False
 
 
 class AgentInspect(Request, tag="agent.inspect"):

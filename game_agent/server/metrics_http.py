@@ -32,6 +32,8 @@ _COUNTERS = {
     "blocks_evicted": ("blocks_evicted", "Blocks evicted to make room."),
     "prompt_flops": ("flops", "Operations done up to first tokens."),
     "full_prompt_flops": ("full_flops", "Operations that full prefills would have taken."),
+    "blocks_kept": ("blocks_kept", "Blocks written to a tier below."),
+    "blocks_fetched": ("blocks_fetched", "Blocks read back from a tier below."),
     "engine_steps": ("steps", "Forward passes."),
     "engine_step_tokens": ("step_tokens", "Tokens computed in forward passes."),
 }

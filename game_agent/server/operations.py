@@ -155,7 +155,7 @@ class Operations:
         return {}
 
     def _agent_warm(self, request: messages.AgentWarm) -> Map:
-        self._runtime.get_agent(request.agent).warm()
+        self._runtime.get_agent(request.agent).warm(keep=request.keep)
         return {}
 
     def _agent_inspect(self, request: messages.AgentInspect) -> Map:
