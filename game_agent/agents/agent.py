@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Collection, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from game_agent.agents.ask import Answer, Ask, AskListener, AskOptions, Reply
 from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.limits import MAX_NAME_CHARS, MAX_SPEECH_CHARS, check_text
+from game_agent.agents.line import AskLine, report
 from game_agent.agents.lore import ActiveLore, Lorebook
 from game_agent.agents.memory import Memory, Turn, check_heard
 from game_agent.agents.persona import Persona
@@ -60,9 +60,7 @@ class Agent:
         self.memory = Memory()
         self.budget = MemoryBudget()
         self.lore: Lorebook | None = None
-        self._queue: deque[Ask] = deque()
-        self._current: Ask | None = None
-        self._others: set[Ask] = set()
+        self._line = AskLine(self._start)
         self._summarizer = Summarizer(engine, cache, lock, default_mode)
         self._memory_room: int | None = None
         self._profile_pin = Pins(engine, default_mode)
@@ -122,7 +120,7 @@ class Agent:
     def abandon(self) -> None:
         """End all open questions; none of them is remembered."""
         with self._lock:
-            for ask in self._open():
+            for ask in self._line.open():
                 ask.is_forgotten = True
                 ask.cancel()
 
@@ -267,37 +265,21 @@ class Agent:
         question.check(self._setting())  # without the lock: a large schema takes its time
         with self._lock:
             if ask.options.replaces:
-                for other in self._open():
+                for other in self._line.open():
                     other.cancel("superseded")
-            if not ask.options.remember:
-                self._others.add(ask)
-                self._start(ask)
-            elif self._current is None:
-                self._start(ask)
-                self._current = ask
-            else:
-                self._wait(ask)
+            is_begun = self._line.add(ask)
+            if not is_begun and ask.deadline_s is not None:
+                ask.timer = self._engine.call_at(ask.deadline_s, partial(ask.cancel, "deadline"))
         return ask
-
-    def _wait(self, ask: Ask) -> None:
-        """Let a question wait for those before it, to its own deadline at most."""
-        self._queue.append(ask)
-        if ask.deadline_s is not None:
-            ask.timer = self._engine.call_at(ask.deadline_s, partial(ask.cancel, "deadline"))
 
     def close(self) -> None:
         """End all questions and give up the view of the world."""
         with self._lock:
-            for ask in self._open():
+            for ask in self._line.open():
                 ask.cancel()
             self._profile_pin.release()
             self._kept.release()
             self.world.remove_borders(self.sees)
-
-    def _open(self) -> list[Ask]:
-        """Questions that have not ended, as a copy: to cancel one changes them."""
-        current = [] if self._current is None else [self._current]
-        return [*self._queue, *self._others, *current]
 
     def _start(self, ask: Ask) -> None:
         """Build the prompt from what is known now and hand it to the engine."""
@@ -326,7 +308,6 @@ class Agent:
             )
             ask.handle = self._engine.submit(request, ask)
         except GameAgentError:
-            self._others.discard(ask)
             ask.done = True
             raise
 
@@ -389,7 +370,7 @@ class Agent:
             if ask.handle is not None:
                 ask.handle.cancel(reason)
                 return
-            self._queue.remove(ask)
+            self._line.leave(ask)
             ask.done = True
             if ask.timer is not None:
                 ask.timer.cancel()
@@ -414,7 +395,8 @@ class Agent:
                 if ask.heard_chars is not None:
                     self.memory.heard(turn.index, ask.heard_chars)
                 self._sum_up()
-            failed = self._next(ask)
+            ask.done = True
+            failed = self._line.end(ask)
         ask.listener.on_done(
             Answer(
                 outcome.text,
@@ -425,31 +407,11 @@ class Agent:
                 outcome.choice,
             )
         )
-        _report(failed)
+        report(failed)
 
     def ask_failed(self, ask: Ask, error: GameAgentError) -> None:
         with self._lock:
-            failed = self._next(ask)
+            ask.done = True
+            failed = self._line.end(ask)
         ask.listener.on_error(error)
-        _report(failed)
-
-    def _next(self, ended: Ask) -> list[tuple[Ask, GameAgentError]]:
-        """Begin the question that waited for ``ended``; returns those that could not begin."""
-        ended.done = True
-        self._others.discard(ended)
-        failed: list[tuple[Ask, GameAgentError]] = []
-        if ended is self._current:
-            self._current = None
-            while self._queue and self._current is None:
-                ask = self._queue.popleft()
-                try:
-                    self._start(ask)
-                    self._current = ask
-                except GameAgentError as error:
-                    failed.append((ask, error))
-        return failed
-
-
-def _report(failed: list[tuple[Ask, GameAgentError]]) -> None:
-    for ask, error in failed:
-        ask.listener.on_error(error)
+        report(failed)
