@@ -58,7 +58,13 @@ def cut_rows(
 
 
 def show_partition(
-    console: Console, file: Path, *, patch: Path | None, rules: Path | None, model: str | None
+    console: Console,
+    file: Path,
+    *,
+    patch: Path | None,
+    rules: Path | None,
+    model: str | None,
+    prompt_format: str | None = None,
 ) -> None:
     """Print the blocks of a world in a JSON file, with their tokens in a model's prompt format.
 
@@ -66,7 +72,7 @@ def show_partition(
     """
     folder = bundled_folder() if model is None else resolve(model)
     tokenizer = Tokenizer.load(folder)
-    encoder = PromptEncoder(tokenizer, choose_format(folder, tokenizer))
+    encoder = PromptEncoder(tokenizer, choose_format(folder, tokenizer, prompt_format))
     state = read_json(file)
     if not isinstance(state, dict):
         raise InvalidInput(f"{file} must hold a JSON object")

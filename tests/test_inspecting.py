@@ -55,3 +55,23 @@ def test_files_are_shown(tmp_path: Path, tiny_checkpoint: Path) -> None:
     ):
         with pytest.raises(InvalidInput):
             show_partition(console, model=model, **arguments)  # type: ignore[arg-type]
+
+
+def test_tokens_are_those_of_the_prompt_format(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    file = tmp_path / "world.json"
+    file.write_text(json.dumps(STATE), encoding="utf-8")
+    shown = []
+    for prompt_format in (None, "tulu3-block"):
+        out = io.StringIO()
+        show_partition(
+            Console(file=out, width=200),
+            file,
+            patch=None,
+            rules=None,
+            model=str(tiny_checkpoint),
+            prompt_format=prompt_format,
+        )
+        shown.append(out.getvalue().splitlines()[-1])
+    num_plain, num_tulu = (int(line.split()[2]) for line in shown)
+    # A byte is a token: "- " and a line end instead of one special token, in each of 5 blocks.
+    assert num_tulu == num_plain + 5 * 2

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 
-from game_agent.commands.options import Model
+from game_agent.commands.options import Format, Model
 from game_agent.inspecting import show_partition
 from game_agent.training.bundled import train_bundled
 
@@ -24,9 +24,12 @@ def partition(
         typer.Option(help="Rules of the partition, a JSON array (see docs/protocol.md)."),
     ] = None,
     model: Model = None,
+    prompt_format: Format = None,
 ) -> None:
     """Show how a world is cut into blocks, and their tokens."""
-    show_partition(Console(), file, patch=patch, rules=rules, model=model)
+    show_partition(
+        Console(), file, patch=patch, rules=rules, model=model, prompt_format=prompt_format
+    )
 
 
 def train(
