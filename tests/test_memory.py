@@ -139,3 +139,39 @@ def test_a_wrong_character_is_refused(fields, where):
     with pytest.raises(InvalidInput) as caught:
         Character(*fields)
     assert caught.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("version", "added"),
+    [(1, {}), (2, {"pinned": True}), (3, {"pinned": True, "summary": "They met."})],
+)
+def test_memories_of_all_versions_are_read(version, added):
+    memory = Memory.from_value({"version": version, "next_index": 3, "turns": [TURN | added]})
+    (turn,) = memory.turns()
+    assert (turn.pinned, turn.summary) == (version > 1, "They met." if version > 2 else None)
+    assert [t.index for t in memory.pinned()] == ([0] if version > 1 else [])
+    assert memory.summed_up == (turn if version > 2 else None)
+    assert memory.observe("later").index == 3
+    assert Memory.from_value(memory.to_value()).turns() == memory.turns()
+
+
+def test_turns_after_an_index_are_found_without_a_search():
+    memory = filled([1.0, 5.0, None, 2.0])
+    memory.rewind(2.0)
+    assert [turn.index for turn in memory.after(-1)] == [0, 3]
+    assert [turn.index for turn in memory.after(0)] == [3]
+    assert [memory.num_after(index) for index in (-1, 0, 1, 3)] == [2, 1, 1, 0]
+    assert memory.find(1) is None
+
+
+def test_rewinding_in_the_middle_leaves_no_summary_of_what_was_forgotten():
+    memory = filled([1.0, 5.0, 2.0, 2.5])
+    memory.sum_up(0, "a")
+    memory.sum_up(2, "a, b, c")
+    memory.rewind(3.0)
+    assert [(turn.index, turn.summary) for turn in memory.turns()] == [
+        (0, "a"),
+        (2, None),
+        (3, None),
+    ]
+    assert memory.summed_up.index == 0

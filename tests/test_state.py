@@ -23,7 +23,7 @@ from game_agent.runtime import Runtime
 from game_agent.server.journal import StateJournal
 from game_agent.server.operations import Operations
 from game_agent.server.session import Peer
-from game_agent.server.state import MAX_LOG_PATCHES, Patch, StateStore
+from game_agent.server.state import MAX_LOG_PATCHES, Patch, SavedMemory, StateStore
 
 SMALL = EngineSettings(kv_memory_bytes=2**22)
 
@@ -236,6 +236,32 @@ def test_a_loaded_save_takes_the_place_of_what_was_there(tmp_path: Path) -> None
         assert expected["worlds"] == {"w": ({"x": 1}, 0)}
         assert expected["lore"] == [[], []]
         assert expected["agents"]["ann"]["turns"] == []
+
+
+def test_summaries_come_back_and_so_do_turns_of_a_version_without_them(tmp_path: Path) -> None:
+    old = {"kind": "event", "speaker": "", "text": "x", "reply": None, "game_time": 1, "index": 0}
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        server.ask_for(id=1, op="agent.put", agent="ann", world="w", profile="p")
+        server.journal.commit()
+    store = StateStore(tmp_path)
+    store.put_memory("ann", SavedMemory(1, 1, [old]))
+    store.commit()
+    store.close()
+    with desk(tmp_path) as server:
+        # Only the new turn is written: the old one stays as it was.
+        server.ask_for(id=2, op="agent.observe", agent="ann", event="y", game_time=2)
+        server.journal.commit()
+    with desk(tmp_path) as server:
+        memory = server.runtime.agents["ann"].memory
+        assert [(turn.text, turn.summary) for turn in memory.turns()] == [("x", None), ("y", None)]
+        memory.sum_up(1, "All of it.")
+        server.ask_for(id=3, op="agent.observe", agent="ann", event="z", game_time=3)
+        server.journal.commit()
+    with desk(tmp_path) as server:
+        memory = server.runtime.agents["ann"].memory
+        assert [turn.summary for turn in memory.turns()] == [None, "All of it.", None]
+        assert memory.summed_up == memory.turns()[1]
 
 
 def test_a_real_runtime_comes_back_with_what_a_card_brought(
