@@ -20,7 +20,7 @@ from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, RequestTimeout, ServerError, Unauthorized
 from game_agent.protocol import VERSION
 from game_agent.server import Server, ServerSettings
-from game_agent.server.security import KeyRing, make_client_keys, make_server_keys
+from game_agent.server.security import AllowList, KeyRing, make_client_keys, make_server_keys
 from game_agent.server.session import Peer
 from game_agent.server.table import SessionTable
 
@@ -109,6 +109,48 @@ def test_a_session_cannot_be_taken_with_another_key(server: Server, folder: Path
             thief.reconnect()
         assert (caught.value.code, caught.value.where) == ("unauthorized", "session")
         assert victim.reconnect()
+
+
+def test_a_key_that_is_taken_away_is_shut_out_while_the_server_runs(
+    server: Server, folder: Path
+) -> None:
+    with (
+        Client(server.endpoint, keys=keys(folder)) as other,
+        Client(server.endpoint, timeout_s=SHORT_S, keys=keys(folder, "editor")) as editor,
+    ):
+        other.hello()
+        token = editor.hello()["session"]
+        (folder / "clients" / "editor.key").unlink()
+        deadline_s = time.monotonic() + 10
+        while other.stats()["server"]["num_sessions"] > 1:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+        with pytest.raises(RequestTimeout):
+            editor.ping()
+        await_refusal(server, "revoked_key")
+        with Client(server.endpoint, timeout_s=SHORT_S, keys=keys(folder, "editor")) as again:
+            again._core.session = token
+            with pytest.raises(RequestTimeout):
+                again.reconnect()
+        await_refusal(server, "foreign_key")
+        assert other.ask("ann", "x").text == "ann heard x."
+
+
+def test_a_new_key_may_connect_at_once(server: Server, folder: Path) -> None:
+    make_client_keys(folder, "late")
+    with Client(server.endpoint, keys=keys(folder, "late")) as client:
+        client.ping()
+
+
+def test_a_key_file_that_cannot_be_read_allows_nobody_and_hurts_nobody(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    allowed = AllowList(KeyRing.load(folder))
+    (folder / "clients" / "editor.key").write_text("half a ke")
+    allowed.refresh()
+    assert keys(folder).public.decode() in allowed
+    assert keys(folder, "editor").public.decode() not in allowed
+    assert "editor.key" in caplog.text
 
 
 def dealer(context: zmq.Context[zmq.Socket[bytes]], own: CurveKeys) -> zmq.Socket[bytes]:

@@ -118,7 +118,7 @@ def keygen(
         typer.echo(f"give {folder / 'server.key'} to clients; next: keygen {folder} --client NAME")
         return
     secret = make_client_keys(folder, client)
-    typer.echo(f"carry {secret} to the client, then delete it here; restart the server")
+    typer.echo(f"carry {secret} to the client, then delete it here")
 
 
 def show_top(

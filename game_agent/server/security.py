@@ -4,12 +4,14 @@ A key folder, as ``game-agent keygen`` makes it (files are those of ``zmq.auth``
 
     server.key          the server's public key: give it to every client
     server.key_secret   its secret key: stays here
-    clients/NAME.key    public keys of the clients that may connect; delete one to shut it out
+    clients/NAME.key    public keys of the clients that may connect; delete one to shut it out, a
+                        running server too
     issued/NAME.key_secret   the secret key of a client: carry it there, then delete it here
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -24,6 +26,8 @@ import zmq.utils.z85
 
 from game_agent.errors import InvalidInput
 
+logger = logging.getLogger(__name__)
+
 SERVER = "server"
 CLIENTS, ISSUED = "clients", "issued"
 ZAP_ENDPOINT = "inproc://zeromq.zap.01"
@@ -31,6 +35,7 @@ ZAP_DOMAIN = b"game-agent"
 ZAP_VERSION = b"1.0"
 CLIENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
+REVOKED = "revoked_key"
 REFUSALS = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "foreign_key",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "no_key",
@@ -45,6 +50,7 @@ class KeyRing:
     public: bytes
     secret: bytes = field(repr=False)
     clients: dict[bytes, str]
+    folder: Path
 
     @staticmethod
     def load(folder: Path) -> KeyRing:
@@ -53,7 +59,7 @@ class KeyRing:
         if secret is None:
             raise InvalidInput(f"{folder / SERVER}.key_secret holds no secret key")
         files = sorted((folder / CLIENTS).glob("*.key"))
-        return KeyRing(public, secret, {_read(file)[0]: file.stem for file in files})
+        return KeyRing(public, secret, {_read(file)[0]: file.stem for file in files}, folder)
 
 
 def make_server_keys(folder: Path) -> None:
@@ -77,20 +83,61 @@ def make_client_keys(folder: Path, name: str) -> Path:
     return secret
 
 
+class AllowList:
+    """The clients' public keys in a key folder, as they are now."""
+
+    def __init__(self, keys: KeyRing) -> None:
+        self._folder = keys.folder / CLIENTS
+        self._clients = frozenset(keys.clients)
+        self._stamps: dict[Path, tuple[int, int]] = {}
+        self._stamps = self._look()
+
+    def __contains__(self, user: str) -> bool:
+        return user.encode() in self._clients
+
+    def refresh(self) -> None:
+        """Read the keys again if a file has changed. One that cannot be read allows nobody."""
+        stamps = self._look()
+        if stamps == self._stamps:
+            return
+        self._stamps = stamps
+        clients = set()
+        for file in stamps:
+            try:
+                clients.add(_read(file)[0])
+            except InvalidInput as error:
+                logger.warning("%s", error.message)
+        self._clients = frozenset(clients)
+        logger.info("%d clients may connect now", len(clients))
+
+    def _look(self) -> dict[Path, tuple[int, int]]:
+        stamps = {}
+        for file in sorted(self._folder.glob("*.key")):
+            try:
+                status = file.stat()
+            except FileNotFoundError:
+                continue
+            stamps[file] = (status.st_mtime_ns, status.st_size)
+        return stamps
+
+
 class Gate:
     """Answers ZeroMQ's question whether a key may connect (ZAP, RFC 27), and counts refusals.
 
+    A client is known by its public key, whatever its file is called.
+
     Its sockets belong to the thread that polls the server's. ``refused`` counts connections by
     reason: ``foreign_key``, ``no_key`` (or another mechanism, or the wrong server key),
-    ``broken_handshake``.
+    ``broken_handshake``; and messages of connections whose key is gone: ``revoked_key``.
     """
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], keys: KeyRing, refused: Counter[str]
     ) -> None:
-        self._refused = refused
-        self._refused.update(dict.fromkeys(REFUSALS.values(), 0))
         self._keys = keys
+        self.allowed = AllowList(keys)
+        self._refused = refused
+        self._refused.update(dict.fromkeys([*REFUSALS.values(), REVOKED], 0))
         self.questions = context.socket(zmq.REP)
         self.questions.bind(ZAP_ENDPOINT)
         self.events: zmq.Socket[Any] | None = None
@@ -107,6 +154,12 @@ class Gate:
             mask |= event
         self.events = router.get_monitor_socket(mask)
 
+    def admits(self, user: str) -> bool:
+        """Whether a message of ``user`` may be read; counted if not."""
+        is_allowed = user in self.allowed
+        self._refused[REVOKED] += not is_allowed
+        return is_allowed
+
     @property
     def sockets(self) -> list[zmq.Socket[Any]]:
         """What to poll."""
@@ -121,12 +174,12 @@ class Gate:
 
     def _answer(self) -> None:
         version, request_id, _, _, _, mechanism, *credentials = self.questions.recv_multipart()
-        name = None
-        if version == ZAP_VERSION and mechanism == b"CURVE" and len(credentials) == 1:
-            name = self._keys.clients.get(zmq.utils.z85.encode(credentials[0]))
         status = [b"400", b"this key is not allowed", b""]
-        if name is not None:
-            status = [b"200", b"OK", name.encode()]
+        if version == ZAP_VERSION and mechanism == b"CURVE" and len(credentials) == 1:
+            self.allowed.refresh()
+            key = zmq.utils.z85.encode(credentials[0])
+            if key.decode() in self.allowed:
+                status = [b"200", b"OK", key]
         self.questions.send_multipart([ZAP_VERSION, request_id, *status, b""])
 
     def _count(self) -> None:
@@ -136,7 +189,7 @@ class Gate:
 
 
 def user_of(part: bytes | zmq.Frame) -> str:
-    """The name of the client that sent a part of a message; empty on a server without keys."""
+    """The public key of the client that sent a part of a message; empty without keys."""
     if isinstance(part, bytes):
         return ""
     user = part.get("User-Id")

@@ -167,7 +167,16 @@ class Server:
         # It looks at every session, which is too much for every turn.
         if self._seen_s >= self._next_expiry_s:
             self._next_expiry_s = self._seen_s + EXPIRY_EVERY_S
+            if self._gate is not None:
+                self._shut_out(self._gate)
             self._sessions.expire()
+
+    def _shut_out(self, gate: Gate) -> None:
+        """End the sessions of clients whose key was taken away."""
+        gate.allowed.refresh()
+        for session in self._sessions:
+            if session.owner not in gate.allowed:
+                self._sessions.close(session)
 
     def _serve_metrics(self, port: int) -> MetricsServer:
         try:
@@ -216,6 +225,9 @@ class Server:
         routing_id, *frames = (part if isinstance(part, bytes) else part.bytes for part in parts)
         has_delimiter = len(frames) > 1 and frames[0] == b""
         peer = Peer(routing_id, has_delimiter, user_of(parts[-1]))
+        # ZeroMQ asks about a key only once, when the connection is made, and cannot cut it off.
+        if self._gate is not None and not self._gate.admits(peer.user):
+            return
         refusal = self._app.receive(peer, frames[1:] if has_delimiter else frames)
         if refusal is not None:
             self._send_to(peer, refusal)
