@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
+from functools import lru_cache
 from typing import Protocol
 
 # Classes of worth per factor of two: within a class entries count as equal.
@@ -20,6 +21,7 @@ class Evictable(Protocol):
     def worth_class(self) -> int: ...
 
 
+@lru_cache(maxsize=4096)
 def worth_class(flops: float, num_pages: int) -> int:
     """The class of what takes ``flops`` operations to encode and ``num_pages`` pages to hold."""
     return round(CLASSES_PER_DOUBLING * math.log2(max(flops / num_pages, 1.0)))

@@ -137,8 +137,9 @@ class BlockStore:
                 self._make(keys[i], num_tokens[i], pages[begin:end], flops(i))
                 begin = end
             entries = [self._entries[key] for key in keys]
-            for entry, was_there in zip(entries, held, strict=True):
-                entry.num_refs += was_there is None
+            if made:
+                for entry, was_there in zip(entries, held, strict=True):
+                    entry.num_refs += was_there is None
             return Holding(entries, made, pages[begin:])
 
     def published(self) -> list[Entry]:

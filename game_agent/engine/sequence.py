@@ -67,6 +67,7 @@ class Sequence:
     usage: Usage = field(default_factory=Usage)
     fetched: list[Entry] = field(default_factory=list)
     encoded: dict[int, int] = field(default_factory=dict)
+    _flops: dict[tuple[int, int], int] = field(default_factory=dict)
     num_overtaken: int = 0
     admitted_s: float | None = None
     first_token_s: float | None = None
@@ -193,8 +194,12 @@ class Sequence:
 
     def _encoding_flops(self, flops: Flops, index: int, num_tokens: int | None = None) -> int:
         """What it takes to encode a block of this prompt, or its first ``num_tokens``."""
+        count = num_tokens or len(self.request.blocks[index])
         num_before = 0 if self.is_framed else int(self.origins[index])
-        return flops.forward(num_tokens or len(self.request.blocks[index]), num_before)
+        known = self._flops.get((count, num_before))
+        if known is None:
+            known = self._flops[count, num_before] = flops.forward(count, num_before)
+        return known
 
     def release_fetched(self, store: BlockStore) -> None:
         """Give back what was held of blocks that a tier had."""
