@@ -41,6 +41,9 @@ def test_rewind_forgets_the_future_and_what_came_with_it():
     assert memory.rewind(2.0) == 2
     assert [turn.index for turn in memory.turns()] == [0, 1, 4]
     assert memory.observe("later", 3.0).index == 5
+    with pytest.raises(InvalidInput):
+        memory.rewind(float("nan"))
+    assert len(memory) == 4
 
 
 @given(st.lists(times, max_size=8), st.integers(0, 9))

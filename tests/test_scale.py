@@ -12,6 +12,7 @@ import pytest
 
 from game_agent.agents.agent import Agent
 from game_agent.agents.lore import Lorebook
+from game_agent.agents.remembered import Remembered
 from game_agent.config import EngineSettings
 from game_agent.runtime import Runtime
 
@@ -35,8 +36,8 @@ def memory_tokens(agent: Agent, text: str) -> int:
     return sum(row["tokens"] for row in own)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("recall", [0, 3])
-def test_ten_thousand_turns(runtime: Runtime, recall: int) -> None:
+@pytest.mark.parametrize(("recall", "summarize"), [(0, False), (3, False), (3, True)])
+def test_ten_thousand_turns(runtime: Runtime, recall: int, summarize: bool) -> None:
     mira = runtime.agent(
         "Mira",
         world="village",
@@ -44,7 +45,9 @@ def test_ten_thousand_turns(runtime: Runtime, recall: int) -> None:
         instructions="Be brief.",
         memory_tokens=400,
         recall=recall,
+        summarize=summarize,
     )
+    remembered = Remembered(mira._cache, mira.memory, mira.name)
     rng = random.Random(0)
     mira.observe("Ann buried a silver key under the oak.", game_time=0)
     mira.observe("The king pardoned Mira.", game_time=0, pinned=True)
@@ -53,6 +56,8 @@ def test_ten_thousand_turns(runtime: Runtime, recall: int) -> None:
         said = f"{' '.join(rng.choices(WORDS, k=8))} {number}"
         begun_s = time.perf_counter()
         mira.memory.add_turn("Player", said, "Is that so.", float(number))
+        if summarize and (old := remembered.too_old(400, 2000)):
+            mira.memory.sum_up(old[-1].index, f"Nothing much up to {old[-1].index}.")
         prompt = mira._prompt(16, 20, said)
         times_s.append(time.perf_counter() - begun_s)
         if number % 500 == 0:
@@ -62,6 +67,9 @@ def test_ten_thousand_turns(runtime: Runtime, recall: int) -> None:
     # Flat, in the number of turns looked at and in time: ten times the turns, not twice the time
     # (the middle of a thousand, so that a busy machine does not decide).
     assert statistics.median(late) < 2 * statistics.median(early)
+    if summarize:
+        assert mira.memory.summed_up is not None
+        assert mira.memory.summed_up.index > NUM_TURNS - 50
     asked = [str(row["source"]) for row in mira.inspect("Where is the silver key?")]
     assert ("memory:0" in asked) is bool(recall)
     reply = mira.say("Player", "Where is the silver key?", max_tokens=4)

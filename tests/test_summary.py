@@ -146,9 +146,12 @@ def test_what_was_changed_meanwhile_is_not_summed_up(mira: Agent) -> None:
     mira.memory.pin(2)
     summarizer = mira._summarizer
     turns = tuple(replace(turn) for turn in mira.memory.turns()[:5])
-    summarizer.finished(mira.memory, turns, "A lie.")
+    summarizer.finished(mira.memory, None, turns, "A lie.")
     assert mira.memory.summed_up is None
-    summarizer.finished(mira.memory, mira.memory.turns()[:5], "The truth.")
+    summarizer.finished(mira.memory, None, mira.memory.turns()[:5], "The truth.")
+    assert mira.memory.summed_up == mira.memory.turns()[4]
+    # Made without the summary that is there by now.
+    summarizer.finished(mira.memory, None, mira.memory.turns()[5:9], "Half the truth.")
     assert mira.memory.summed_up == mira.memory.turns()[4]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import isnan
 from typing import Literal, TypeGuard, cast, get_args
 
 from game_agent.agents.patch import Json, check_json
@@ -148,8 +149,11 @@ class Memory:
         """Forgets what came after ``game_time``; returns how many turns that were.
 
         A turn without a time of its own goes with the timed turn before it; one that came before
-        all of those stays. No summary stays that tells of what was forgotten.
+        all of those stays. No summary stays that tells of what was forgotten. Raises InvalidInput
+        for a time that is no number.
         """
+        if isnan(game_time):
+            raise InvalidInput("a game time is a number", where="game_time")
         kept: list[Turn] = []
         is_kept = True
         for place, turn in enumerate(self._turns):
@@ -234,7 +238,7 @@ class Memory:
         if self._recall is not None:
             self._recall.remove(turn.index, self._turns[place].words)
             self._recall.add(turn.index, turn.words)
-        if turn.summary is not None and turn.index not in self._summed:
+        if turn.summary is not None and self._turns[place].summary is None:
             insort(self._summed, turn.index)
         self._turns[place] = turn
         self._pinned.pop(turn.index, None)

@@ -70,19 +70,23 @@ class Summarizer:
             is_idle=True,
         )
         try:
-            self._engine.submit(request, _Attempt(self, memory, turns))
+            self._engine.submit(request, _Attempt(self, memory, memory.summed_up, turns))
         except GameAgentError as error:
             self.failed(memory, str(error))
         else:
             self._is_busy = True
 
-    def finished(self, memory: Memory, turns: Sequence[Turn], text: str) -> None:
-        """The model has summed up ``turns`` and what was before them."""
+    def finished(
+        self, memory: Memory, before: Turn | None, turns: Sequence[Turn], text: str
+    ) -> None:
+        """The model has summed up ``turns`` and the summary that ``before`` had."""
         with self._lock:
             self._is_busy = False
             if not text:
                 self.failed(memory, "the model said nothing")
-            elif all(memory.find(turn.index) is turn for turn in turns):
+                return
+            is_same = memory.summed_up is before
+            if is_same and all(memory.find(turn.index) is turn for turn in turns):
                 memory.sum_up(turns[-1].index, text)
 
     def failed(self, memory: Memory, reason: str) -> None:
@@ -96,9 +100,12 @@ class Summarizer:
 class _Attempt:
     """The engine's listener for one summary."""
 
-    def __init__(self, summarizer: Summarizer, memory: Memory, turns: Sequence[Turn]) -> None:
+    def __init__(
+        self, summarizer: Summarizer, memory: Memory, before: Turn | None, turns: Sequence[Turn]
+    ) -> None:
         self._summarizer = summarizer
         self._memory = memory
+        self._before = before
         self._turns = turns
 
     def on_text(self, index: int, text: str) -> None:
@@ -108,7 +115,7 @@ class _Attempt:
         if completion.finish_reason in ("stop", "length"):
             text = whole_sentences(completion.text) if completion.finish_reason == "length" else ""
             text = collapse(text or completion.text)
-            self._summarizer.finished(self._memory, self._turns, text)
+            self._summarizer.finished(self._memory, self._before, self._turns, text)
         else:
             self._summarizer.failed(self._memory, completion.finish_reason)
 
