@@ -414,6 +414,26 @@ def test_what_is_for_idle_time_gives_its_room_back(tiny_checkpoint: Path) -> Non
     engine.close()
 
 
+def test_a_question_that_comes_first_takes_changes_along_in_one_pass(engine: Engine) -> None:
+    rng = random.Random(21)
+    wanted = make_blocks(rng, [50] * 6)
+    asked = threading.Event()
+
+    def source() -> tuple[Block, ...]:
+        asked.set()
+        return wanted
+
+    engine.set_idle_source(source)
+    waiter = Waiter()
+    with engine._wake:  # the engine sees both at once
+        engine.poke()
+        engine.submit(Request(wanted, ids(rng, 5), max_tokens=1), waiter)
+    assert waiter.wait().usage.encoded_tokens == 300
+    assert asked.wait(60)
+    engine.close()
+    assert engine.metrics.snapshot()["steps"] == 1
+
+
 def test_settings_of_a_request_are_checked() -> None:
     event = np.array([1], np.int32)
     with pytest.raises(InvalidInput, match="mode"):
