@@ -73,6 +73,7 @@ class Runtime:
         default_mode: Mode = "block",
         eager: bool = False,
         kv_cache: str | os.PathLike[str] | CacheSettings | None = None,
+        sink: str | None = None,
     ) -> Runtime:
         """Load a checkpoint folder or Hub id; None is the bundled model.
 
@@ -82,6 +83,9 @@ class Runtime:
         for models that were block-fine-tuned, "full" for others, "contextual" for others where a
         small loss of fidelity is a fair price for speed after changes. eager: encode what changes
         in a world while nobody waits, instead of with the next question (block mode).
+
+        sink: a text that begins every prompt of block mode and that all its blocks are encoded
+        behind; it may help models that were not block-fine-tuned.
 
         kv_cache: a folder that keeps encoded blocks, so that they are there after a restart; or
         :class:`CacheSettings`, for its size and for tiers in memory.
@@ -107,6 +111,7 @@ class Runtime:
             prompt_format=prompt_format,
             prompt_prefix=prompt_prefix,
             backend=backend,
+            sink=sink,
         )
         return Runtime(runner, settings, default_mode=default_mode, eager=eager)
 

@@ -142,6 +142,9 @@ class Agent:
             (source, block.tokens, key is not None and key in self._engine.store)
             for source, block, key in zip(prompt.sources, prompt.blocks, keys, strict=True)
         ]
+        sink = self._engine.runner.sink
+        if sink is not None and (mode or self._default_mode) == "block":
+            rows.insert(0, ("sink", sink.tokens, self._engine.has_sink))
         if event is not None:
             rows.append(("event", event, False))
         return [

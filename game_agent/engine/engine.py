@@ -7,13 +7,14 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 
 import numpy as np
 from torch import Tensor
 
-from game_agent.blocks.block import Block, block_key
+from game_agent.blocks.block import Block, block_key, chain_keys
 from game_agent.blocks.store import BlockStore, Entry, NeverFits
 from game_agent.blocks.tiers import Wanted, open_tiers
 from game_agent.clock import Clock, SystemClock
@@ -156,6 +157,12 @@ class Engine:
         self.submit_all(list(zip(requests, waiters, strict=True)))
         return [waiter.wait() for waiter in waiters]
 
+    @property
+    def has_sink(self) -> bool:
+        """Whether the model's sink, if it has one, is encoded already."""
+        sink = self.runner.sink
+        return sink is not None and chain_keys(self.runner.digest, [sink])[0] in self.store
+
     def set_idle_source(self, source: IdleSource) -> None:
         """Whom to ask for blocks to encode while nobody waits for an answer."""
         self._idle_source = source
@@ -187,6 +194,9 @@ class Engine:
 
     def _sequence(self, request: Request, listener: Listener, now_s: float) -> Sequence:
         self._arrivals += 1
+        if self.runner.sink is not None and request.mode == "block":
+            blocks = (self.runner.sink, *request.blocks)
+            request = replace(request, blocks=blocks, has_sink=True)
         stream = TextStream(self.runner.tokenizer, request.stop)
         return Sequence(request, listener, self._arrivals, now_s, stream)
 

@@ -64,6 +64,7 @@ class Request:
                 room is needed
     contextual: for ``contextual`` mode, and only there: what the asker's last prompt left
     renewed:    in ``contextual`` mode, the blocks to be computed anew although they are there
+    has_sink:   set by the engine: the first block is the model's sink, which all others saw
     placement:  of the blocks in ``block`` mode; all but ``prompt`` are baselines to compare with
     """
 
@@ -83,6 +84,7 @@ class Request:
     is_idle: bool = False
     contextual: ContextualCache | None = None
     renewed: range | None = None
+    has_sink: bool = False
     placement: Placement = "prompt"
 
     @property

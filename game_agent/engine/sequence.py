@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from game_agent.blocks.block import SHARED_MODES, block_keys
+from game_agent.blocks.block import SHARED_MODES, block_keys, chain_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.blocks.tiers import Tiers, Wanted
@@ -155,7 +155,7 @@ class Sequence:
         """
         request = self.request
         # The last token of a reply is drawn but never computed, so it needs no position.
-        room = runner.max_context_tokens - self.num_block_tokens - len(request.event) + 1
+        room = runner.spec.max_context_tokens - self.num_block_tokens - len(request.event) + 1
         self.max_tokens = min(request.max_tokens, room)
         self._hold(store, runner)
         self.release_fetched(store)
@@ -176,16 +176,23 @@ class Sequence:
             self.shifts = self.origins[:-1] - origins
             return
         if not self.keys:
-            self.keys = block_keys(runner.digest, request.blocks, request.mode)
+            self.keys = self._shared_keys(runner)
         lengths = [len(block) for block in request.blocks]
         self.entries, made, self.pages = store.hold(self.keys, lengths, num_pages, flops)
         self.encoded = {index: lengths[index] for index in made}
+
+    def _shared_keys(self, runner: ModelRunner) -> list[bytes]:
+        keys = block_keys(runner.digest, self.request.blocks, self.request.mode)
+        if self.request.has_sink:
+            # Read alone, which a block of the same text is not.
+            keys[:1] = chain_keys(runner.digest, self.request.blocks[:1])
+        return keys
 
     def in_tiers(self, store: BlockStore, tiers: Tiers, runner: ModelRunner) -> list[Wanted]:
         """Blocks that are not in the store but below it."""
         if self.request.mode not in SHARED_MODES:
             return []
-        self.keys = block_keys(runner.digest, self.request.blocks, self.request.mode)
+        self.keys = self._shared_keys(runner)
         return [
             Wanted(key, len(self.request.blocks[i]), self._encoding_flops(runner.flops, i))
             for i, key in enumerate(self.keys)
@@ -195,7 +202,7 @@ class Sequence:
     def _encoding_flops(self, flops: Flops, index: int, num_tokens: int | None = None) -> int:
         """What it takes to encode a block of this prompt, or its first ``num_tokens``."""
         count = num_tokens or len(self.request.blocks[index])
-        num_before = 0 if self.is_framed else int(self.origins[index])
+        num_before = self._num_sink(index) if self.is_framed else int(self.origins[index])
         known = self._flops.get((count, num_before))
         if known is None:
             known = self._flops[count, num_before] = flops.forward(count, num_before)
@@ -280,10 +287,24 @@ class Sequence:
             tokens=self.request.blocks[index].tokens[first:last],
             position=first + (0 if self.is_framed else int(self.origins[index]) - shift),
             slots=page_slots(entry.pages, first, last),
-            segments=own_segment(entry.pages, 0, last, len(rope.inv_freq))
+            segments=self._alone(index, last, rope)
             if self.is_framed
             else self._context(rope, shift),
         )
+
+    def _num_sink(self, index: int) -> int:
+        """Tokens of the sink that a block is encoded behind."""
+        return len(self.request.blocks[0]) if self.request.has_sink and index else 0
+
+    def _alone(self, index: int, last: int, rope: Rope) -> Segments:
+        """The first ``last`` tokens of a block that is a frame, and the sink if there is one."""
+        own = own_segment(self.entries[index].pages, 0, last, len(rope.inv_freq))
+        num_sink = self._num_sink(index)
+        if not num_sink:
+            return own
+        distance = np.array([num_sink], np.int64)
+        sink = frame_segments([(self.entries[0].pages, num_sink)], distance, rope)
+        return Segments.concat([sink, own])
 
     def _own_run(self, num_tokens: int, rope: Rope) -> Run:
         """The next tokens of the event or reply, attending to all blocks."""

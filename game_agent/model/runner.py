@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from game_agent.blocks.block import Block
 from game_agent.blocks.pool import PagePool, pages_for, touch_first_pages
 from game_agent.errors import InvalidInput, ModelError
 from game_agent.model.decoder import Decoder
@@ -53,6 +54,7 @@ class ModelRunner:
         self.kernels = kernels
         self.digest = decoder.weights.digest + str(pool.keys.dtype).encode()
         self.stop_token_ids = frozenset((*spec.stop_token_ids, *encoder.stop_token_ids))
+        self.sink: Block | None = None
         self._graphs: DecoderGraphs | None = None
 
     @property
@@ -65,7 +67,22 @@ class ModelRunner:
 
     @property
     def max_context_tokens(self) -> int:
-        return self.spec.max_context_tokens
+        """Most tokens of a prompt, without the sink."""
+        return self.spec.max_context_tokens - (0 if self.sink is None else len(self.sink))
+
+    def set_sink(self, sink: Block) -> None:
+        """From now on, block mode reads every block behind ``sink``: see ``load_runner``.
+
+        Raises :class:`InvalidInput` when it leaves no room in the model's context.
+        """
+        if 2 * len(sink) > self.spec.max_context_tokens:
+            raise InvalidInput(
+                f"the sink has {len(sink)} tokens, the model's context holds "
+                f"{self.spec.max_context_tokens}; at most half of it may be sink",
+                where="sink",
+            )
+        self.sink = sink
+        self.digest += sink.digest
 
     @property
     def vocab_size(self) -> int:
@@ -108,6 +125,7 @@ def load_runner(
     prompt_format: str | None = None,
     prompt_prefix: str = "",
     backend: str | None = None,
+    sink: str | None = None,
     progress: Progress | None = None,
 ) -> ModelRunner:
     """Load a Hugging Face checkpoint folder (config.json, tokenizer.json, safetensors).
@@ -120,6 +138,8 @@ def load_runner(
              on a GPU
     prompt_format, prompt_prefix: see ``choose_format``
     backend: which kernels; None is the fastest
+    sink:    a text that begins every prompt of block mode and that every other block is encoded
+             behind. Models that never saw a block alone keep their attention sink in it
     progress: hears (how many are done, of how many) while CUDA graphs are captured
 
     Raises :class:`ModelError` for an unusable folder, :class:`InvalidInput` for a wrong setting.
@@ -147,6 +167,8 @@ def load_runner(
     chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
     encoder = PromptEncoder(tokenizer, chosen)
     runner = ModelRunner(path.name, spec, Decoder(spec, tensors, kernels), pool, encoder, kernels)
+    if sink is not None:
+        runner.set_sink(Block(encoder.block(sink), "sink"))
     runner.capture_graphs(progress)
     return runner
 
