@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 
 import torch
@@ -50,7 +51,11 @@ def draw_tokens(logits: Tensor, drawing: Seq[tuple[Sequence, int]]) -> list[int 
     if not drawing:
         return []
     sequences = [sequence for sequence, _ in drawing]
-    rows = logits[torch.tensor([row for _, row in drawing], device=logits.device)]
+    is_constrained = any(sequence.constraint is not None for sequence in sequences)
+    # In most steps all rows are drawn from; what is masked must be a copy.
+    rows = logits
+    if is_constrained or len(drawing) < len(logits):
+        rows = logits[torch.tensor([row for _, row in drawing], device=logits.device)]
     failed: dict[int, GameAgentError] = {}
     for index, sequence in enumerate(sequences):
         if sequence.constraint is not None:
@@ -90,7 +95,8 @@ def draw_rows(
 
     What a row gives depends on its logits, its sampling and its generator alone.
     """
-    tokens = logits.argmax(-1)
+    # A row's maximum is no number where any of it is none.
+    highest, tokens = logits.max(-1)
     by_kind: dict[bool, list[int]] = {}
     for row, sampling in enumerate(samplings):
         if sampling.temperature > 0:
@@ -106,11 +112,9 @@ def draw_rows(
             torch.cat(draws).to(logits.device),
             _column(logits, [sampling.top_k for sampling in chosen]).long() if cuts else None,
         )
-    # A row's maximum is no number where any of it is none.
-    is_finite = logits.amax(-1).isfinite()
     return [
-        token if good else None
-        for token, good in zip(tokens.tolist(), is_finite.tolist(), strict=True)
+        token if math.isfinite(value) else None
+        for token, value in zip(tokens.tolist(), highest.tolist(), strict=True)
     ]
 
 
