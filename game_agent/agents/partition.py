@@ -27,7 +27,7 @@ from game_agent.agents.rendering import (
     render,
 )
 from game_agent.agents.rules import Do, Rule, RuleTails, below, rule_here
-from game_agent.agents.sight import Borders, Sight, Tails, border_tails
+from game_agent.agents.sight import Borders, Tails, border_tails, sight_of
 
 MAX_CHARS = 600  # no part is longer, unless its header alone nearly is
 
@@ -81,7 +81,7 @@ def partition(
 
 def visible(parts: Iterable[Part], sees: Collection[str]) -> tuple[Part, ...]:
     """The parts of which all lies at or below one of the paths ``sees``, each once, in order."""
-    sight = Sight(sees)
+    sight = sight_of(tuple(sees))
     return tuple(part for part in parts if all(map(sight.covers, part.paths)))
 
 

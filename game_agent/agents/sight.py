@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection
+from functools import lru_cache
 
 from game_agent.agents.patch import Json, Path, join_pointer, parse_pointer
 from game_agent.agents.rules import ANY, ANY_DEPTH, MAX_DEEP, tails_after
@@ -45,6 +46,12 @@ class Sight:
         while pointer and pointer not in self._plain:
             pointer = pointer.rpartition("/")[0]
         return pointer in self._plain
+
+
+@lru_cache(maxsize=1024)
+def sight_of(sees: tuple[str, ...]) -> Sight:
+    """The sight of those paths; every question of an agent needs the same one."""
+    return Sight(sees)
 
 
 def _is_pattern(path: Path) -> bool:
