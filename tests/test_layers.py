@@ -37,6 +37,7 @@ ALLOWED: dict[str, set[str]] = {
         "training",
         "demos",
         "inspecting",
+        "protocol",
     }
     | {"kernels"},
     "cli": {"commands"},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -31,6 +33,7 @@ from game_agent.commands.options import (
 )
 from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.errors import InvalidInput, Unavailable
+from game_agent.protocol.limits import Limits
 from game_agent.server import ServerSettings
 from game_agent.server import serve as run_server
 from game_agent.server.logs import set_up_logs
@@ -77,6 +80,10 @@ def serve(
         Optional[int],  # noqa: UP045
         typer.Option(help="Serve /metrics and /healthz at this port of 127.0.0.1."),
     ] = None,
+    limit: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=NUMBER, a limit of docs/operations.md; may be repeated."),
+    ] = None,
     log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
     verbose: Annotated[bool, typer.Option(help="Log every connection.")] = False,
 ) -> None:
@@ -85,7 +92,11 @@ def serve(
         raise InvalidInput(f"--log-format must be text or json, not {log_format}")
     set_up_logs(logging.DEBUG if verbose else logging.INFO, is_json=log_format == "json")
     settings = ServerSettings(
-        bind=bind, state_dir=state_dir, curve_keys=curve_keys, metrics_port=metrics_port
+        bind=bind,
+        state_dir=state_dir,
+        curve_keys=curve_keys,
+        metrics_port=metrics_port,
+        limits=read_limits(limit or []),
     )
     with load_runtime(
         model,
@@ -103,6 +114,22 @@ def serve(
         cache=cache_settings(kv_cache, kv_cache_size, kv_host),
     ) as runtime:
         run_server(runtime, settings)
+
+
+def read_limits(texts: Sequence[str]) -> Limits:
+    """Limits from ``NAME=NUMBER``, the others as they are by default. Raises ``InvalidInput``."""
+    given: dict[str, int] = {}
+    names = [field.name for field in fields(Limits)]
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in names:
+            raise InvalidInput(
+                f"--limit {text}: there is no such limit; there are {', '.join(names)}"
+            )
+        if not (number.isascii() and number.isdigit()):
+            raise InvalidInput(f"--limit {text}: give it as {name}=NUMBER")
+        given[name] = int(number)
+    return Limits(**given)
 
 
 def keygen(
