@@ -10,13 +10,14 @@ import torch
 from game_agent.blocks.disk import DiskTier, KeysValues
 from game_agent.config import GIB
 
-NUM_BLOCKS = 8
+NUM_BLOCKS = 4
+NUM_PAGES = 256
 
 
 def big_block(number: int) -> KeysValues:
     made = torch.Generator().manual_seed(number)
-    keys = torch.randn(4, 64, 2, 16, 16, generator=made)
-    return keys, torch.randn(4, 64, 2, 16, 16, generator=made)
+    keys = torch.randn(4, NUM_PAGES, 2, 16, 16, generator=made)
+    return keys, torch.randn(4, NUM_PAGES, 2, 16, 16, generator=made)
 
 
 def write_for_ever(folder: Path, is_writing: Callable[[], None]) -> None:
@@ -25,5 +26,5 @@ def write_for_ever(folder: Path, is_writing: Callable[[], None]) -> None:
     blocks = [big_block(number) for number in range(NUM_BLOCKS)]
     while True:
         for number, block in enumerate(blocks):
-            disk.put(b"b%d" % number, 1024, block)
+            disk.put(b"b%d" % number, NUM_PAGES * 16, block)
             is_writing()

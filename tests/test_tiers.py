@@ -106,10 +106,11 @@ def test_a_foreign_files_name_does_no_harm(tmp_path: Path) -> None:
     home = only_file(tmp_path).parent
     (home / "notes.txt").write_text("mine")
     (tmp_path / "readme").write_text("mine")
-    old, new = home / "x.1.tmp", home / "y.1.tmp"
-    for path in (old, new):
+    old, older, new = home / "x.1.tmp", home / ".tmpAbc", home / "y.1.tmp"
+    for path in (old, older, new):
         path.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    for path in (old, older):
+        os.utime(path, (0, 0))
     later = DiskTier(tmp_path, b"model", GIB)
     assert later.num_bytes == only_file(tmp_path).stat().st_size
     # Only what an earlier process left behind is cleared away.

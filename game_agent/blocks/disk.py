@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 VERSION = "1"
 SUFFIX = ".safetensors"
-# A file that is being written is called so; one that is this old was left by a process that died.
+# A file that is being written ends so, or begins so where safetensors has a name of its own for
+# it; one that is this old was left by a process that died.
 UNFINISHED = ".tmp"
 UNFINISHED_S = 600.0
 
@@ -134,11 +135,15 @@ def _files(folder: Path) -> OrderedDict[Path, int]:
             status = path.stat()
             if path.suffix == SUFFIX:
                 found.append((status.st_mtime, path, status.st_size))
-            elif path.suffix == UNFINISHED and time.time() - status.st_mtime > UNFINISHED_S:
+            elif _is_unfinished(path) and time.time() - status.st_mtime > UNFINISHED_S:
                 path.unlink()
         except OSError:  # another process was faster
             continue
     return OrderedDict((path, size) for _, path, size in sorted(found))
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.suffix == UNFINISHED or path.name.startswith(UNFINISHED)
 
 
 def _read(path: Path, key: bytes, num_tokens: int, like: KeysValues) -> KeysValues:
