@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from collections import deque
@@ -184,6 +185,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop; what is still open ends as ``cancelled``. May be called again."""
+        atexit.unregister(self.close)
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -222,6 +224,8 @@ class Engine:
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="engine", daemon=True)
             self._thread.start()
+            # A daemon thread that the interpreter cuts off inside compiled code ends the process.
+            atexit.register(self.close)
 
     # The engine's thread
 
