@@ -17,6 +17,7 @@ from game_agent.agents.lore import Lorebook
 from game_agent.agents.remembered import event_text
 from game_agent.config import EngineSettings
 from game_agent.engine import Engine, Request
+from game_agent.engine.runs import step_runs
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
 from game_agent.model.planner import build_step
@@ -85,7 +86,7 @@ class Telling:
         request = Request(blocks, event, max_tokens=1)
         sequence = Sequence(request, Waiter(), 0, 0.0, TextStream(runner.tokenizer))
         sequence.admit(self.engine.store, runner, 0.0)
-        build_step(sequence.runs([Chunk(sequence, None, len(event))], {}, runner.rope))
+        build_step(step_runs(sequence, [Chunk(sequence, None, len(event))], {}, runner.rope))
         sequence.release(self.engine.store)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
+from game_agent.engine.runs import step_runs
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
 from game_agent.model.planner import build_step
@@ -80,7 +81,7 @@ class Bookkeeping:
     def _plan(self, num_tokens: int) -> None:
         sequence = self._sequence
         chunk = Chunk(sequence, None, num_tokens)
-        build_step(sequence.runs([chunk], {}, self._engine.runner.rope))
+        build_step(step_runs(sequence, [chunk], {}, self._engine.runner.rope))
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from game_agent.engine.request import (
     Request,
     check_request,
 )
+from game_agent.engine.runs import step_runs
 from game_agent.engine.scheduler import admission_order, select
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.timers import Timer, Timers
@@ -398,7 +399,7 @@ class Engine:
         runs = [
             run
             for sequence, group in groupby(chunks, key=lambda chunk: chunk.sequence)
-            for run in sequence.runs(list(group), taken, self.runner.rope)
+            for run in step_runs(sequence, list(group), taken, self.runner.rope)
         ]
         num_tokens = sum(len(run.tokens) for run in runs)
         self.metrics.count_step(num_tokens)

@@ -1,10 +1,9 @@
-"""One request under way: the entries it holds, its own frame, and the runs that move it on."""
+"""One request under way: the entries it holds, its own frame, and what it costs."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,20 +15,10 @@ from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.blocks.tiers import Tiers, Wanted
 from game_agent.engine.contextual import Draft, draft_prompt
-from game_agent.engine.placement import origins as placed_origins
 from game_agent.engine.request import Choice, Listener, Request, Usage
 from game_agent.engine.scoring import Scoring
 from game_agent.model.flops import Flops
-from game_agent.model.planner import (
-    Ints,
-    Run,
-    frame_segments,
-    no_segments,
-    own_segment,
-    page_slots,
-    without_positions,
-)
-from game_agent.model.rope import Rope
+from game_agent.model.planner import Ints
 from game_agent.model.runner import ModelRunner
 from game_agent.text.stream import TextStream
 from game_agent_kernels import Segments
@@ -75,7 +64,7 @@ class Sequence:
     num_forced: int = 0
     choice: Choice | None = None
     draft: Draft | None = None
-    _segments: dict[int, Segments] = field(default_factory=dict)
+    segments: dict[int, Segments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = self.request.event.tolist()
@@ -98,6 +87,11 @@ class Sequence:
     def is_framed(self) -> bool:
         """Whether each block, and the event, is a frame of its own; else the prompt is one."""
         return self.request.mode == "block"
+
+    @property
+    def event_origin(self) -> int:
+        """Where in its frame the event begins."""
+        return 0 if self.is_framed else self.num_block_tokens
 
     @property
     def num_generated(self) -> int:
@@ -202,7 +196,7 @@ class Sequence:
     def _encoding_flops(self, flops: Flops, index: int, num_tokens: int | None = None) -> int:
         """What it takes to encode a block of this prompt, or its first ``num_tokens``."""
         count = num_tokens or len(self.request.blocks[index])
-        num_before = self._num_sink(index) if self.is_framed else int(self.origins[index])
+        num_before = self.num_sink(index) if self.is_framed else int(self.origins[index])
         known = self._flops.get((count, num_before))
         if known is None:
             known = self._flops[count, num_before] = flops.forward(count, num_before)
@@ -247,121 +241,6 @@ class Sequence:
             full_flops=full,
         )
 
-    def runs(self, chunks: Seq[Chunk], taken: dict[int, int], rope: Rope) -> list[Run]:
-        """This step's runs for ``chunks`` of this sequence, in order.
-
-        ``taken`` counts what earlier chunks of this step do to each entry (by ``id``), and is
-        brought up to date.
-        """
-        runs: list[Run] = []
-        shift_before = 0
-        for chunk in chunks:
-            if chunk.option is not None:
-                runs.append(self._option_run(chunk.option, chunk.num_tokens, rope))
-                continue
-            shift = 0 if chunk.block is None else int(self.shifts[chunk.block])
-            run = (
-                self._own_run(chunk.num_tokens, rope)
-                if chunk.block is None
-                else self._block_run(chunk.block, chunk.num_tokens, taken, rope)
-            )
-            follows = runs and runs[-1].position + len(runs[-1].tokens) == run.position
-            if follows and shift == shift_before and not self.is_framed:
-                run = _joined(runs.pop(), run)
-            shift_before = shift
-            runs.append(run)
-        return runs if self.draft is None else [without_positions(run) for run in runs]
-
-    def _block_run(self, index: int, num_tokens: int, taken: dict[int, int], rope: Rope) -> Run:
-        """Encode part of a block: alone in its frame, or as part of the prompt's.
-
-        A run in the prompt's frame is given all blocks as segments. What lies behind a row is not
-        visible to it, so that later blocks are not written yet does no harm.
-        """
-        entry = self.entries[index]
-        first = entry.num_filled + taken.get(id(entry), 0)
-        last = first + num_tokens
-        taken[id(entry)] = last - entry.num_filled
-        shift = int(self.shifts[index])
-        return Run(
-            tokens=self.request.blocks[index].tokens[first:last],
-            position=first + (0 if self.is_framed else int(self.origins[index]) - shift),
-            slots=page_slots(entry.pages, first, last),
-            segments=self._alone(index, last, rope)
-            if self.is_framed
-            else self._context(rope, shift),
-        )
-
-    def _num_sink(self, index: int) -> int:
+    def num_sink(self, index: int) -> int:
         """Tokens of the sink that a block is encoded behind."""
         return len(self.request.blocks[0]) if self.request.has_sink and index else 0
-
-    def _alone(self, index: int, last: int, rope: Rope) -> Segments:
-        """The first ``last`` tokens of a block that is a frame, and the sink if there is one."""
-        own = own_segment(self.entries[index].pages, 0, last, len(rope.inv_freq))
-        num_sink = self._num_sink(index)
-        if not num_sink:
-            return own
-        distance = np.array([num_sink], np.int64)
-        sink = frame_segments([(self.entries[0].pages, num_sink)], distance, rope)
-        return Segments.concat([sink, own])
-
-    def _own_run(self, num_tokens: int, rope: Rope) -> Run:
-        """The next tokens of the event or reply, attending to all blocks."""
-        first, last = self.num_computed, self.num_computed + num_tokens
-        return Run(
-            tokens=np.array(self.tokens[first:last], np.int32),
-            position=self._origin + first,
-            slots=page_slots(self.pages, first, last),
-            segments=self._up_to(last, rope),
-            num_logits=num_tokens if self.request.score else int(last == len(self.tokens)),
-        )
-
-    def _option_run(self, option: int, num_tokens: int, rope: Rope) -> Run:
-        """The next tokens of an option, attending to all blocks and the whole event."""
-        assert self.scoring is not None
-        end = len(self.request.event)
-        return self.scoring.run(option, num_tokens, self._origin + end, self._up_to(end, rope))
-
-    @property
-    def _origin(self) -> int:
-        """Where in its frame the event begins."""
-        return 0 if self.is_framed else self.num_block_tokens
-
-    def _up_to(self, last: int, rope: Rope) -> Segments:
-        """All blocks and the first ``last`` tokens of the event and reply."""
-        own = own_segment(self.pages, self._origin, last, len(rope.inv_freq))
-        context = self._context(rope)
-        return Segments.concat([context, own]) if context.num_segments else own
-
-    def _context(self, rope: Rope, shift: int = 0) -> Segments:
-        """Segments of all blocks, the same in every step of this sequence.
-
-        A block that was moved has its keys where it stood when they were rotated, ``shifts`` tokens
-        before where it stands now. ``shift`` is that of the frame in which they are attended to.
-        """
-        if shift not in self._segments:
-            self._segments[shift] = self._make_context(rope, shift)
-        return self._segments[shift]
-
-    def _make_context(self, rope: Rope, shift: int) -> Segments:
-        frames = [(entry.pages, entry.num_tokens) for entry in self.entries]
-        origins = self.origins[:-1]
-        if not frames:
-            return no_segments(len(rope.inv_freq))
-        if self.is_framed:
-            placed = placed_origins(self.request.placement, np.diff(self.origins))
-            return frame_segments(frames, placed[-1] - placed[:-1], rope)
-        positions = (origins - shift).astype(np.int32)
-        return frame_segments(frames, shift - self.shifts, rope, positions)
-
-
-def _joined(first: Run, second: Run) -> Run:
-    """Two runs of one frame, the second following on the first, as one."""
-    return Run(
-        tokens=np.concatenate([first.tokens, second.tokens]),
-        position=first.position,
-        slots=np.concatenate([first.slots, second.slots]),
-        segments=second.segments,
-        num_logits=second.num_logits,
-    )
