@@ -50,6 +50,7 @@ def test_a_restart_finds_its_blocks(tiny_checkpoint: Path, tmp_path: Path, mode:
     first = start(tiny_checkpoint, tmp_path)
     before = first.run([request])[0]
     first.close()
+    first.close()  # does no harm
     second = start(tiny_checkpoint, tmp_path)
     after = second.run([request])[0]
     assert (before.usage.encoded_tokens, after.usage.encoded_tokens) == (157, 0)

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from game_agent.blocks.disk import DiskTier, KeysValues
+from game_agent.blocks.host import HostTier
 from game_agent.blocks.pool import PagePool, pages_for
 from game_agent.blocks.store import BlockStore, Entry
-from game_agent.blocks.tiers import HostTier, Tiers, Wanted
+from game_agent.blocks.tiers import Tiers, Wanted
 
 GIB = 2**30
 

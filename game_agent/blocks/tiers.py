@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import Queue, SimpleQueue
@@ -13,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from game_agent.blocks.disk import DiskTier, KeysValues
+from game_agent.blocks.host import HostTier
 from game_agent.blocks.pool import PagePool, pages_for
 from game_agent.blocks.store import BlockStore, Entry, Ints
 from game_agent.config import CacheSettings
@@ -36,39 +36,6 @@ class Wanted(NamedTuple):
 
 
 Fetched = Callable[[list[Entry]], None]
-
-
-class HostTier:
-    """Keys and values of blocks in the host's memory, the latest used within ``max_bytes``."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[bytes, KeysValues] = OrderedDict()
-        self.num_bytes = 0
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._blocks
-
-    def put(self, key: bytes, tensors: KeysValues) -> None:
-        """Keep them; what was not used for longest goes where there is no room."""
-        size = _size(tensors)
-        with self._lock:
-            if size > self._max_bytes or key in self._blocks:
-                return
-            self._blocks[key] = tensors
-            self.num_bytes += size
-            while self.num_bytes > self._max_bytes:
-                _, oldest = self._blocks.popitem(last=False)
-                self.num_bytes -= _size(oldest)
-
-    def get(self, key: bytes) -> KeysValues | None:
-        """What was put, or None."""
-        with self._lock:
-            tensors = self._blocks.get(key)
-            if tensors is not None:
-                self._blocks.move_to_end(key)
-            return tensors
 
 
 class Tiers:
@@ -135,7 +102,9 @@ class Tiers:
         self._writes.join()
 
     def close(self) -> None:
-        """Keep the rest, wait until all is written, end the threads."""
+        """Keep the rest, wait until all is written, end the threads. May be called again."""
+        if not any(thread.is_alive() for thread in self._threads):
+            return
         self.flush()
         self._writes.put(None)
         self._reads.put(None)
@@ -278,10 +247,6 @@ class _Mover:
     def _wait(self) -> None:
         if self._stream is not None:
             self._stream.synchronize()
-
-
-def _size(tensors: KeysValues) -> int:
-    return sum(tensor.nbytes for tensor in tensors)
 
 
 def open_tiers(store: BlockStore, settings: CacheSettings, fingerprint: bytes) -> Tiers:
