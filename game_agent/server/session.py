@@ -254,6 +254,7 @@ class Session:
         self._queued_ends.clear()
         self._open_pieces.clear()
         self._kept_bytes = self._queued_bytes = 0
+        self._outbox.pop(self, None)
         self.peer = None
         _cancel(asks)
 
