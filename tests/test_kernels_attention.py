@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,16 @@ def test_shared_segments_are_read_once() -> None:
     alone = PlanBuilder(4, 2, 32).build([RunShape(8, far=[256] * 8, own=False)])
     assert_agrees(alone)
     assert num_parts(together) == num_parts(alone[3])
+
+
+def test_shared_pages_at_positions_of_two_frames(instruction_set: str) -> None:
+    """The same pages stand at 1000 in one frame and at 0 in another; both rows see all of them."""
+    builder = PlanBuilder(4, 2, 32, shared_lengths=[256] * 8)
+    runs = [RunShape(1, position, shared=range(8), own=False) for position in (3047, 2047)]
+    q, k, v, plan = builder.build(runs)
+    places = np.concatenate([np.arange(8) * 256 + offset for offset in (1000, 0)])
+    segments = replace(plan.segments, positions=places.astype(np.int32))
+    assert_agrees((q, k, v, replace(plan, segments=segments)))
 
 
 def test_row_that_sees_nothing_is_zero(instruction_set: str) -> None:

@@ -97,6 +97,8 @@ std::vector<Schedule::Group> Schedule::share_segments(const PlanView& plan) cons
       const bool fits = list != nullptr &&
                         (list->empty() || (list->back().first != run &&
                                            plan.lengths[s] == plan.lengths[list->back().second] &&
+                                           plan.positions[s] ==
+                                               plan.positions[list->back().second] &&
                                            same_pages(plan, s, list->back().second)));
       if (fits) {
         list->emplace_back(run, s);
