@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from game_agent.agents.agent import Agent
-from game_agent.agents.ask import Answer, AskOptions
+from game_agent.agents.ask import Answer, Ask, AskOptions
 from game_agent.blocks.block import Block
 from game_agent.clock import FakeClock
 from game_agent.engine import Engine, Request
@@ -100,6 +100,8 @@ def test_what_cannot_make_it_ends_at_once(tiny_checkpoint: Path) -> None:
 
 
 class Ear:
+    question: Ask
+
     def __init__(self) -> None:
         self.ended = threading.Event()
         self.answer: Answer | None = None
@@ -116,7 +118,8 @@ class Ear:
 
 def ask(agent: Agent, text: str, deadline_ms: float | None, max_tokens: int = 4000) -> Ear:
     ear = Ear()
-    agent.ask(text, AskOptions(max_tokens=max_tokens, deadline_ms=deadline_ms), listener=ear)
+    options = AskOptions(max_tokens=max_tokens, deadline_ms=deadline_ms)
+    ear.question = agent.ask(text, options, listener=ear)
     return ear
 
 
@@ -132,7 +135,7 @@ def test_a_question_that_waits_for_another_ends_at_its_own_deadline(tiny_checkpo
         assert (waiting.answer.text, waiting.answer.finish_reason) == ("", "deadline")
         assert waiting.answer.usage.queue_ms >= 50
         was_running = not running.ended.is_set()
-        [one.cancel() for one in agent._open() if one.text == "Tell me everything"]
+        running.question.cancel()
         assert last.ended.wait(PATIENCE_S)
         assert was_running, "the one before had not ended"
         said = [turn["text"] for turn in agent.history()]
