@@ -56,7 +56,8 @@ def test_a_restart_finds_its_blocks(tiny_checkpoint: Path, tmp_path: Path, mode:
     assert (before.usage.encoded_tokens, after.usage.encoded_tokens) == (157, 0)
     assert after.logits is not None
     assert before.logits is not None
-    assert torch.equal(after.logits, before.logits)
+    # Written in another pass with other rows: the same up to rounding.
+    torch.testing.assert_close(after.logits, before.logits, atol=1e-5, rtol=1e-5)
     # A change costs its block; the rest comes from below.
     changed = (*request.blocks[:3], Block(EVENT))
     usage = second.run([Request(changed, EVENT, mode=mode, max_tokens=1)])[0].usage
