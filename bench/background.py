@@ -12,13 +12,15 @@ than twice the idle one.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import platform
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from game_agent.client import Client
@@ -28,39 +30,44 @@ from game_agent.soak.run import serving
 from game_agent.soak.schedule import SoakSettings
 
 BOUND = 2.0
+START_S = 2.0  # the other client's, before it counts
+
+
+def change_again_and_again(endpoint: str, context: int, every_s: float, is_over: Event) -> None:
+    """New texts to encode, nobody asking for them; in a process of its own, as another game is."""
+    game = Game(SoakSettings(context_tokens=context))
+    with Client(endpoint) as client:
+        while not is_over.wait(every_s):
+            client.world_put("background", {"places": game.new_places()})
+            client.agent_put("background", world="background", profile="A shadow.")
+            client.warm("background")
 
 
 @contextmanager
-def background(endpoint: str, game: Game, every_s: float) -> Iterator[None]:
-    """Until the end of the block, new texts to encode, nobody asking for them."""
-    is_over = threading.Event()
-
-    def work() -> None:
-        with Client(endpoint) as client:
-            while not is_over.wait(every_s):
-                client.world_put("background", {"places": game.new_places()})
-                client.agent_put("background", world="background", profile="A shadow.")
-                client.warm("background")
-
-    thread = threading.Thread(target=work)
-    thread.start()
+def background(endpoint: str, context: int, every_s: float) -> Iterator[None]:
+    """Until the end of the block."""
+    processes = multiprocessing.get_context("spawn")
+    is_over = processes.Event()
+    work = (endpoint, context, every_s, is_over)
+    process = processes.Process(target=change_again_and_again, args=work)
+    process.start()
     try:
+        time.sleep(START_S)
         yield
     finally:
         is_over.set()
-        thread.join()
+        process.join()
 
 
 def measure(endpoint: str, args: argparse.Namespace) -> tuple[Waits, Waits, float]:
     """Waits while idle, waits while busy, and tokens encoded per second in the background."""
     probe = Probe(endpoint, args.context, args.max_tokens)
-    game = Game(SoakSettings(context_tokens=args.background))
     idle, busy = Waits(), Waits()
     num_tokens = 0
     for turn in range(args.rounds + 1):
         quiet = probe.ask_for(args.seconds, args.asks)
         before = probe.client.stats()["step_tokens"]
-        with background(endpoint, game, args.every):
+        with background(endpoint, args.background, args.every):
             loaded = probe.ask_for(args.seconds, args.asks)
         computed = probe.client.stats()["step_tokens"] - before
         if turn:  # the first round warms up
