@@ -33,9 +33,14 @@ BOUND = 2.0
 START_S = 2.0  # the other client's, before it counts
 
 
-def change_again_and_again(endpoint: str, context: int, every_s: float, is_over: Event) -> None:
-    """New texts to encode, nobody asking for them; in a process of its own, as another game is."""
-    game = Game(SoakSettings(context_tokens=context))
+def change_again_and_again(
+    endpoint: str, context: int, every_s: float, turn: int, is_over: Event
+) -> None:
+    """New texts to encode, nobody asking for them; in a process of its own, as another game is.
+
+    turn: makes other texts than the turn before; those are encoded already
+    """
+    game = Game(SoakSettings(context_tokens=context, seed=1 + turn))
     with Client(endpoint) as client:
         while not is_over.wait(every_s):
             client.world_put("background", {"places": game.new_places()})
@@ -44,11 +49,11 @@ def change_again_and_again(endpoint: str, context: int, every_s: float, is_over:
 
 
 @contextmanager
-def background(endpoint: str, context: int, every_s: float) -> Iterator[None]:
+def background(endpoint: str, context: int, every_s: float, turn: int) -> Iterator[None]:
     """Until the end of the block."""
     processes = multiprocessing.get_context("spawn")
     is_over = processes.Event()
-    work = (endpoint, context, every_s, is_over)
+    work = (endpoint, context, every_s, turn, is_over)
     process = processes.Process(target=change_again_and_again, args=work)
     process.start()
     try:
@@ -67,7 +72,7 @@ def measure(endpoint: str, args: argparse.Namespace) -> tuple[Waits, Waits, floa
     for turn in range(args.rounds + 1):
         quiet = probe.ask_for(args.seconds, args.asks)
         before = probe.client.stats()["step_tokens"]
-        with background(endpoint, args.background, args.every):
+        with background(endpoint, args.background, args.every, turn):
             loaded = probe.ask_for(args.seconds, args.asks)
         computed = probe.client.stats()["step_tokens"] - before
         if turn:  # the first round warms up

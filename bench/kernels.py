@@ -38,8 +38,8 @@ from game_agent_kernels.linear import cpu as cpu_linear  # noqa: E402
 from game_agent_kernels.segment_attention import cpu, reference  # noqa: E402
 
 HEADS, KV_HEADS = 4, 4  # the bundled model's
-# Between two timed calls: torch's threads look for more work for some milliseconds after each of
-# its calls, on the core that the next one needs.
+# Before each timing: torch's threads look for more work for some milliseconds after each of its
+# calls, on the core that the next one needs.
 GAP_S = 0.01
 TOLERANCE = 2e-5
 TILE_TOLERANCE = 1e-4  # scores of 16 bits, see native.instruction_sets
@@ -139,6 +139,7 @@ def seconds(functions: Sequence[Callable[[], object]], repeats: int) -> list[flo
     for repeat in range(repeats + 1):
         for i, function in enumerate(functions):
             time.sleep(GAP_S)
+            function()  # wakes its threads: that costs as much as a call here, and is not asked for
             begin = time.perf_counter()
             function()
             times[repeat, i] = time.perf_counter() - begin

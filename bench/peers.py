@@ -39,7 +39,7 @@ from game_agent_kernels.native import instruction_set
 EVENT_TOKENS = 50
 BLOCK_TOKENS = 128
 DECODE_TOKENS = 32
-GAP_S = 0.05  # between two timings: another engine's threads look for more work for a while
+GAP_S = 0.05  # between two engines: the threads of one look for more work for a while
 WEIGHTS = (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)
 # Keys and values of 32 and of 16 bits: ours and what llama.cpp calls its own.
 KV_DTYPES = {"float32": GGML_TYPE_F32, "bfloat16": GGML_TYPE_F16}
@@ -132,7 +132,6 @@ class HuggingFace:
 
 
 def timed_ms(work: Callable[[], None]) -> float:
-    time.sleep(GAP_S)
     begun = time.perf_counter()
     work()
     return (time.perf_counter() - begun) * 1e3
@@ -157,7 +156,6 @@ class Ours:
 
     def ask(self, max_tokens: int) -> tuple[float, float]:
         """(TTFT, total) in ms."""
-        time.sleep(GAP_S)
         request = Request(tuple(self.blocks), self.event, max_tokens=max_tokens)
         usage = self.engine.run([request])[0].usage
         return usage.ttft_ms, usage.total_ms
@@ -192,13 +190,16 @@ def measure(ours: dict[str, Ours], peer: Peer, context: int, rounds: int, mine: 
     tokens = ours["float32"].prompt()
     theirs["changed"].append(peer.full_ms(tokens))  # seconds long: once for each setting
     for _ in range(rounds):
+        time.sleep(GAP_S)
         peer.prefix_ms(context, tokens[context:])  # warm
         theirs["prefix"].append(peer.prefix_ms(context, tokens[context:]))
         theirs["decode"].append(peer.decode_ms(7))
         for kind, engine in ours.items():
-            mine[kind]["changed"].append(engine.changed_ms())
+            time.sleep(GAP_S)
+            engine.prefix_ms()  # warm
             mine[kind]["prefix"].append(engine.prefix_ms())
             mine[kind]["decode"].append(engine.decode_ms())
+            mine[kind]["changed"].append(engine.changed_ms())
     return theirs
 
 
