@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import queue
@@ -300,12 +301,17 @@ def serve(runtime: Backend, settings: ServerSettings | None = None) -> None:
         before = {
             number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
         }
+        # What is loaded by now stays. Looking through it again for garbage takes tens of
+        # milliseconds, in which nobody is answered.
+        gc.collect()
+        gc.freeze()
         try:
             logger.info("listening at %s", server.endpoint)
             server.run()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            gc.unfreeze()
 
 
 def _wake_pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], ...]:
