@@ -113,6 +113,7 @@ def serve(
         prompt_prefix=prompt_prefix,
         cache=cache_settings(kv_cache, kv_cache_size, kv_host),
     ) as runtime:
+        runtime.touch_memory()
         run_server(runtime, settings)
 
 

@@ -102,6 +102,10 @@ class ModelRunner:
             capture = capture_on_cuda()
             self._graphs = DecoderGraphs(self.decoder, self.pool, capture, progress=progress)
 
+    def touch_memory(self) -> None:
+        """Have the system back the whole pool with memory, in the background, where it can."""
+        touch_first_pages(self.pool, self.pool.num_pages * self.pool.page_bytes)
+
     def forward(self, step: Step) -> Tensor:
         """Logits [rows asked for, vocab] float32; keys and values of all rows go into the pool.
 
