@@ -118,6 +118,12 @@ def test_any_long_text_is_cut(text):
     assert said.replace(" ", "").replace(".", "") == text.replace(" ", "").replace(".", "")
 
 
+@pytest.mark.parametrize("num_words", range(92, 102))
+def test_a_leaf_of_the_root_has_room_for_the_root_s_header(num_words):
+    parts = partition({"inn": ["x " * num_words] * 3}).parts
+    assert all(len(part.text) <= MAX_CHARS for part in parts)
+
+
 @settings(deadline=None)
 @given(states)
 def test_no_part_is_too_long_and_nothing_is_lost(state):

@@ -111,6 +111,13 @@ class _Place:
             return sys.maxsize
         return max(MAX_CHARS - len(header(self.words)) - len(": ."), MIN_CHARS)
 
+    @property
+    def leaf_room(self) -> int:
+        """Characters that a part has for the text of a leaf, which its parent's header precedes."""
+        if self.is_joined:
+            return sys.maxsize
+        return max(MAX_CHARS - len(render(self.parent, [(self.label or "", "")])), MIN_CHARS)
+
 
 @dataclass(frozen=True, slots=True)
 class _Node:
@@ -264,12 +271,12 @@ def _is_one_text(value: Json, place: _Place) -> bool:
 def _leaf(value: Json, place: _Place, pointer: str) -> _Node:
     texts = leaf_texts(value)
     text = ", ".join(texts)
-    if len(text) <= place.room:
+    if len(text) <= place.leaf_room:
         return _unless_tiny(_Node(value, place, pointer, (("", text),), is_leaf=True))
     label = place.label or ""
     parts = tuple(
         Part(pointer, render(place.parent, [(label, stretch)]), (pointer,))
-        for stretch in cut_texts(texts, place.room)
+        for stretch in cut_texts(texts, place.leaf_room)
     )
     return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
 
