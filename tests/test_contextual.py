@@ -275,13 +275,11 @@ def test_a_prompt_that_never_ends_in_time_gets_ready_at_last(tiny_checkpoint: Pa
     blocks, cache = [new_text(rng, [50]) for _ in range(8)], ContextualCache(16)
     encoded = []
     for _ in range(3):
-        sequence = engine._sequence(ask(engine, blocks, cache), _Nobody(), 0.0)
-        engine._waiting.append(sequence)
-        engine._num_open += 1
+        (sequence,) = engine._intake.put([(ask(engine, blocks, cache), _Nobody())], 0.0)
         for _ in range(3):
             engine.step()
         encoded.append(sequence.usage.encoded_tokens)
-        engine._finish(sequence, "deadline")
+        engine._loop.finish(sequence, "deadline")
         assert_pages_add_up(engine)
     assert encoded == [400, 250, 100]
 

@@ -387,7 +387,7 @@ def test_what_is_for_idle_time_waits_for_all_else(engine: Engine) -> None:
     assert answer.wait().finish_reason == "length"
     # The question's own tokens and nothing else: 35, and one for each of three more.
     assert computed()["step_tokens"] == before + 38  # type: ignore[operator]
-    while engine._running:
+    while engine._loop.running:
         engine.step()
     assert len(summary.wait().tokens) == 6
     (alone,) = stepped(engine, [replace(idle, is_idle=False)])
@@ -425,7 +425,7 @@ def test_a_question_that_comes_first_takes_changes_along_in_one_pass(engine: Eng
 
     engine.set_idle_source(source)
     waiter = Waiter()
-    with engine._wake:  # the engine sees both at once
+    with engine._intake.wake:  # the engine sees both at once
         engine.poke()
         engine.submit(Request(wanted, ids(rng, 5), max_tokens=1), waiter)
     assert waiter.wait().usage.encoded_tokens == 300

@@ -47,7 +47,7 @@ def num_stale(cache: ContextualCache) -> int:
 def steps_until_idle(engine: Engine) -> list[int]:
     """Tokens of each step until nothing is left to do."""
     tokens = []
-    while engine._has_work():
+    while engine._loop.has_work():
         before = engine.metrics.snapshot().get("step_tokens", 0)
         engine.step()
         tokens.append(engine.metrics.snapshot().get("step_tokens", 0) - before)  # type: ignore[operator]
@@ -108,7 +108,7 @@ def test_a_question_that_comes_meanwhile_counts_and_the_refresh_does_not(engine:
     put(engine, blocks, cache)
     engine.step()
     engine.step()  # the refresh has begun
-    assert len(engine._running) == 1
+    assert len(engine._loop.running) == 1
     blocks[1] = texts(rng, 1)[0]
     waiter = put(engine, blocks, cache)
     engine.step()
@@ -144,7 +144,7 @@ def test_it_can_be_left_out(tiny_checkpoint: Path) -> None:
     blocks[1] = texts(rng, 1)[0]
     put(engine, blocks, cache)
     engine.step()
-    assert not engine._has_work()
+    assert not engine._loop.has_work()
     assert num_stale(cache)
 
 

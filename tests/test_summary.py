@@ -68,7 +68,7 @@ def sources(agent: Agent) -> list[str]:
 def spoken(monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str) -> list[Request]:
     """Have the engine answer what is for idle time with ``text``; returns what it was asked."""
     asked: list[Request] = []
-    finish = engine._finish
+    finish = engine._loop.finish
 
     def submit_all(pairs, given=engine.submit_all):  # type: ignore[no-untyped-def]
         asked.extend(request for request, _ in pairs if request.is_idle)
@@ -80,7 +80,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch, engine: Engine, text: str) -> list[R
         finish(sequence, reason)
 
     monkeypatch.setattr(engine, "submit_all", submit_all)
-    monkeypatch.setattr(engine, "_finish", say)
+    monkeypatch.setattr(engine._loop, "finish", say)
     return asked
 
 
