@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 VOCAB = 320
 SPECIALS = ("<|pad|>", "<|block|>", "<|event|>", "<|reply|>", "<|end|>")
@@ -55,12 +55,20 @@ def make_checkpoint(
     } | config
     if family == "mistral":
         settings.setdefault("sliding_window", None)
+    model = random_model(AutoConfig.for_model(family, **settings), seed)
+    model.save_pretrained(folder)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def random_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+    """A model with weights in which mistakes show in the logits."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Larger than the usual initialisation, so that mistakes show in the logits; norms and
-            # biases away from 1 and 0, so that leaving one out does.
+            # Larger than the usual initialisation; norms and biases away from 1 and 0, so that
+            # leaving one out shows.
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
             elif name.endswith("bias"):
@@ -69,9 +77,7 @@ def make_checkpoint(
                 parameter.normal_(0, 0.15)
         if not model.config.tie_word_embeddings:
             model.lm_head.weight[SPECIALS.index("<|end|>")] = 0  # so that greedy replies go on
-    model.save_pretrained(folder)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
-    return folder
+    return model
 
 
 def oracle(folder: Path) -> PreTrainedModel:

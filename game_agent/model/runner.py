@@ -21,7 +21,7 @@ from game_agent.model.planner import Step
 from game_agent.model.rope import Rope
 from game_agent.model.spec import ModelSpec, load_spec
 from game_agent.model.weights import load_weights
-from game_agent.text.choosing import choose_format
+from game_agent.text.choosing import checkpoint_name, choose_format
 from game_agent.text.formats import PromptEncoder
 from game_agent.text.tokenizer import Tokenizer
 from game_agent_kernels import Kernels, kernels_for
@@ -170,7 +170,8 @@ def load_runner(
     touch_first_pages(pool)
     chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
     encoder = PromptEncoder(tokenizer, chosen)
-    runner = ModelRunner(path.name, spec, Decoder(spec, tensors, kernels), pool, encoder, kernels)
+    decoder = Decoder(spec, tensors, kernels)
+    runner = ModelRunner(checkpoint_name(path), spec, decoder, pool, encoder, kernels)
     if sink is not None:
         runner.set_sink(Block(encoder.block(sink), "sink"))
     runner.capture_graphs(progress)

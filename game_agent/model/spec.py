@@ -27,6 +27,8 @@ class RopeSpec:
 class ModelSpec:
     """Sizes and switches of one decoder.
 
+    stop_token_ids: all that end a reply; first the one that a reply is trained to end with
+
     ``max_context_tokens`` is the config's ``max_position_embeddings``, or its sliding window where
     that is smaller: within the window, windowed and full attention are the same.
     """
@@ -77,6 +79,11 @@ def load_spec(folder: Path) -> ModelSpec:
         raise reader.error(
             f"num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}"
         )
+    if config.get("quantization_config"):
+        raise reader.error(
+            "quantized weights are not supported; give the checkpoint that was quantized, and set "
+            "weights='int8' for less memory"
+        )
     if config.get("hidden_act", "silu") != "silu":
         raise reader.error(f"hidden_act {config['hidden_act']!r} is not supported, only 'silu'")
     bias = bool(config.get("attention_bias", False))
@@ -97,7 +104,7 @@ def load_spec(folder: Path) -> ModelSpec:
         mlp_bias=family == "llama" and bool(config.get("mlp_bias", False)),
         qk_norm=family == "qwen3",
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
-        stop_token_ids=_stop_ids(config, folder),
+        stop_token_ids=_stop_ids(folder, config),
     )
 
 
@@ -163,11 +170,15 @@ def _rope(config: Mapping[str, Any], reader: _Reader, head_dim: int) -> RopeSpec
     return RopeSpec(rope_type, float(theta), int(head_dim * partial), parameters)
 
 
-def _stop_ids(config: Mapping[str, Any], folder: Path) -> tuple[int, ...]:
+def _stop_ids(folder: Path, config: Mapping[str, Any]) -> tuple[int, ...]:
+    """What ends a reply, the token that ``config.json`` names first."""
     path = folder / "generation_config.json"
-    generation = read_json(path) if path.exists() else {}
-    ids: set[int] = set()
-    for source in (config, generation):
-        value = source.get("eos_token_id")
-        ids.update(value if isinstance(value, list) else [] if value is None else [value])
-    return tuple(sorted(ids))
+    sources = {folder / "config.json": config, path: read_json(path) if path.exists() else {}}
+    ids: dict[int, None] = {}
+    for source, values in sources.items():
+        value = values.get("eos_token_id")
+        for token in value if isinstance(value, list) else [] if value is None else [value]:
+            if isinstance(token, bool) or not isinstance(token, int):
+                raise ModelError(f"{source}: eos_token_id must be a token id or a list of them")
+            ids[token] = None
+    return tuple(ids)

@@ -42,12 +42,11 @@ class ChatTemplate:
 
         Raises :class:`ModelError` for a file that cannot be read.
         """
-        path = folder / "tokenizer_config.json"
+        config = _config(folder)
+        path = folder / "chat_template.jinja"
         try:
-            config = json.loads(path.read_text("utf-8")) if path.exists() else {}
-            path = folder / "chat_template.jinja"
             source = path.read_text("utf-8") if path.exists() else _default(config)
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from None
         return None if source is None else ChatTemplate(source, _tokens(config))
 
@@ -133,6 +132,25 @@ def _pieces(text: str, tokenizer: Tokenizer) -> tuple[Piece, ...]:
         return (text,) if text else ()
     parts = re.split(f"({'|'.join(map(re.escape, names))})", text)
     return tuple(Special(part) if i % 2 else part for i, part in enumerate(parts) if part)
+
+
+def special_tokens(folder: Path) -> Mapping[str, str]:
+    """What ``tokenizer_config.json`` calls ``bos_token``, ``eos_token`` and so on, by those names.
+
+    Raises :class:`ModelError` for a file that cannot be read.
+    """
+    return _tokens(_config(folder))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "tokenizer_config.json"
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} must hold a JSON object")
+    return config
 
 
 def _default(config: Mapping[str, Any]) -> str | None:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from game_agent.errors import ModelError
-from game_agent.text.chat_template import NAME, ChatTemplate, derive
+from game_agent.text.chat_template import NAME, ChatTemplate, derive, special_tokens
 from game_agent.text.formats import BLOCK_FT, FORMATS, PLAIN, TULU3_BLOCK, PromptFormat
 from game_agent.text.tokenizer import Tokenizer
 
 _log = logging.getLogger(__name__)
 
-# Nothing in a tokenizer tells these; somebody has to say so.
+# Nothing in a checkpoint's files tells these: their templates are those of the models that they
+# were trained from. Their names do, and for copies under other names a setting.
 _BY_NAME_ONLY = (TULU3_BLOCK, BLOCK_FT)
+_PUBLISHED = {
+    "tulu3-block-ft": TULU3_BLOCK,
+    "llama-3.1-8b-block-ft": BLOCK_FT,
+    "llama-3.2-1b-block-ft": BLOCK_FT,
+    "qwen3-8b-block-ft": BLOCK_FT,
+}
 
 
 def choose_format(
@@ -25,9 +33,12 @@ def choose_format(
     """The format for the checkpoint in ``folder``, with ``prompt_prefix`` before block 0.
 
     prompt_format: a name of ``FORMATS``, or ``template``: from the chat template. None chooses: the
-                   bundled model's where the tokenizer has its special tokens, else what the
+                   bundled model's where the tokenizer has its special tokens, else that of the
+                   published block-fine-tuned model whose name the folder has, else what the
                    template says if it has one that can be cut into blocks, else the first of
                    ``FORMATS`` whose special tokens there are.
+
+    What the checkpoint's tokenizer calls the end of a text ends a reply in any format.
 
     Raises :class:`ModelError` for an unknown name, or a format that this tokenizer cannot write.
     """
@@ -38,6 +49,9 @@ def choose_format(
             f"the tokenizer lacks {', '.join(missing)}, which the prompt format {chosen.name!r} "
             "needs; choose another one"
         )
+    end = special_tokens(folder).get("eos_token")
+    if end is not None and end not in chosen.stop and tokenizer.special(end) is not None:
+        chosen = replace(chosen, stop=(*chosen.stop, end))
     return chosen.with_prefix(prompt_prefix)
 
 
@@ -49,6 +63,10 @@ def _chosen(folder: Path, tokenizer: Tokenizer, name: str | None) -> PromptForma
         return FORMATS[name]
     if name is None and _can_write(tokenizer, PLAIN):
         return PLAIN
+    published = _PUBLISHED.get(checkpoint_name(folder).split("/")[-1].lower())
+    if name is None and published is not None:
+        _log.info("prompt format %s, by the name of %s", published.name, folder)
+        return published
     template = ChatTemplate.load(folder)
     if name == NAME:
         if template is None:
@@ -61,6 +79,15 @@ def _chosen(folder: Path, tokenizer: Tokenizer, name: str | None) -> PromptForma
             _log.warning("%s; its special tokens tell the format instead", error.message)
     candidates = (f for f in FORMATS.values() if f not in _BY_NAME_ONLY)
     return next(f for f in candidates if _can_write(tokenizer, f))
+
+
+def checkpoint_name(folder: Path) -> str:
+    """What a checkpoint is called: the folder's name, or the Hub id that it was downloaded as."""
+    snapshots = folder.parent
+    repository = snapshots.parent.name.split("--")
+    if snapshots.name == "snapshots" and repository[0] == "models":
+        return "/".join(repository[1:])
+    return folder.name
 
 
 def _can_write(tokenizer: Tokenizer, prompt_format: PromptFormat) -> bool:
