@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"protocol"},
     "server": {"protocol", "runtime", "agents"},
     "training": {"agents", "text", "model", "runtime"},
+    "finetuning": {"agents", "text", "model"},
     "inspecting": {"agents", "text", "model", "runtime"},
     "chat": {"runtime", "agents"},
     "soak": {"protocol", "client"},

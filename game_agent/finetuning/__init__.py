@@ -1,0 +1,1 @@
+"""Block fine-tuning: a checkpoint that reads prompts causally learns to read them in blocks."""
