@@ -16,8 +16,8 @@ native = pytest.importorskip("game_agent_kernels.native", reason="the extension 
 _cpu = pytest.importorskip("game_agent_kernels._cpu")
 cpu = pytest.importorskip("game_agent_kernels.linear.cpu")
 
-# Of a weight: float32, float32 that is bfloat16 in truth, rounded to integers.
-BITS = [32, 16, 8]
+# Of a weight: float32, float32 that is bfloat16 or (-16) float16 in truth, rounded to integers.
+BITS = [32, 16, -16, 8]
 SHAPES = [(1, 1), (5, 17), (16, 16), (64, 96), (100, 49), (300, 33), (256, 512), (7, 1000)]
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 15, 17, 25, 50, 178]
 
@@ -40,6 +40,10 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def weights(num_out: int, num_in: int, bits: int) -> tuple[Tensor, int | None]:
     """Weights [out, in] and what ``pack_linear`` is to be told."""
     weight = random(num_out, num_in)
+    if bits == -16:
+        # Some below the normal numbers of float16, which are still exact.
+        weight = (weight * 10.0 ** random(num_out, num_in, seed=9).clamp(-7, 0)).half().float()
+        weight.view(-1)[:1] = 2.0**-24
     return (weight.bfloat16().float() if bits == 16 else weight), (8 if bits == 8 else None)
 
 
@@ -54,7 +58,7 @@ def assert_agrees(rows: int, num_in: int, num_out: int, bits: int, bias: bool) -
     _cpu.linear(
         x.data_ptr(),
         packed.weight.data_ptr(),
-        8 * packed.weight.itemsize,
+        cpu.kind(packed),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         poisoned.data_ptr(),
@@ -116,6 +120,36 @@ def test_bfloat16_weights_take_half_the_room_and_change_nothing(instruction_set:
     assert torch.equal(cpu.unpack(packed).weight, weight)
     weight[7, 5] += 1e-3
     assert cpu.pack_linear(weight).weight.dtype == torch.float32
+
+
+@pytest.mark.skipif(not hasattr(_cpu, "HAS_FLOAT16_WEIGHTS"), reason="an extension built before")
+def test_float16_weights_take_half_the_room_and_change_nothing() -> None:
+    weight, _ = weights(100, 63, -16)
+    packed = cpu.pack_linear(weight)
+    assert packed.weight.dtype == torch.float16
+    assert torch.equal(cpu.unpack(packed).weight, weight)
+    for inexact in (1e-9, 1e6, torch.inf, torch.nan):
+        other = weight.clone()
+        other[7, 5] = inexact
+        expected = torch.float16 if inexact == torch.inf else torch.float32
+        assert cpu.pack_linear(other).weight.dtype == expected
+
+
+def test_every_float16_number_is_itself() -> None:
+    """Through the product with 1: all finite numbers, with as many rows as use each way."""
+    numbers = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
+    weight = numbers[numbers.isfinite()].view(-1, 1)
+    packed = cpu.pack_linear(weight)
+    for rows in (1, 3, 40):
+        out = cpu.linear(torch.ones(rows, 1), packed)
+        assert torch.equal(out, weight.view(1, -1).expand(rows, -1))
+
+
+def test_a_kind_of_weights_that_is_unknown() -> None:
+    if not hasattr(_cpu, "HAS_FLOAT16_WEIGHTS"):
+        pytest.skip("an extension built before")
+    with pytest.raises(ValueError, match="kind"):
+        _cpu.linear(0, 0, 4, 0, 0, 0, 0, 0, 0)
 
 
 def test_eight_bits_are_near() -> None:

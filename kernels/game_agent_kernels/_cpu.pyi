@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+HAS_FLOAT16_WEIGHTS: bool
+
 class Schedule:
     def __init__(
         self,
@@ -96,7 +98,7 @@ def rope_store(
 def linear(
     x: int,
     panels: int,
-    bits: int,
+    kind: int,
     scale: int,
     bias: int,
     out: int,

@@ -8,8 +8,11 @@
 #include <intrin.h>
 #endif
 
-#if defined(GAME_AGENT_AMX)
+#if defined(GAME_AGENT_X86) && !defined(_MSC_VER)
 #include <cpuid.h>
+#endif
+
+#if defined(GAME_AGENT_AMX)
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -26,8 +29,8 @@ bool has(int leaf7_ebx, unsigned long long saved) {
   __cpuid(regs, 0);
   if (regs[0] < 7) return false;
   __cpuid(regs, 1);
-  constexpr int kFma = 1 << 12, kXsave = 1 << 27;
-  if ((regs[2] & kFma) == 0 || (regs[2] & kXsave) == 0) return false;
+  constexpr int kNeeded = 1 << 12 | 1 << 27 | 1 << 29;  // FMA, XSAVE, F16C
+  if ((regs[2] & kNeeded) != kNeeded) return false;
   if ((_xgetbv(0) & saved) != saved) return false;
   __cpuidex(regs, 7, 0);
   return (regs[1] & leaf7_ebx) == leaf7_ebx;
@@ -40,7 +43,12 @@ bool has_avx512() {
 
 #elif defined(GAME_AGENT_X86)
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx2() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned kHalves = 1u << 29;  // F16C, a name that not every compiler knows
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & kHalves) != 0;
+}
 bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

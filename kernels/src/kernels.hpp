@@ -115,7 +115,12 @@ struct RopeStoreCall {
   float eps;
 };
 
-enum class WeightType { f32, bf16, i8 };
+enum class WeightType { f32, bf16, f16, i8 };
+
+// A float16 number; uint16_t stands for bfloat16.
+struct Half {
+  uint16_t bits;
+};
 
 // out = x times the transposed weights, times scale, plus bias.
 struct LinearCall {

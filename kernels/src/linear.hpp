@@ -122,7 +122,8 @@ GAME_AGENT_INLINE void for_outputs(const LinearCall& call, const LinearPart& par
   if constexpr (kVecsPerPanel == 1) step(Count<1>());
 }
 
-GAME_AGENT_INLINE const float* widen(const int8_t* from, int64_t count, float* to) {
+template <typename W>
+GAME_AGENT_INLINE const float* widen(const W* from, int64_t count, float* to) {
   for (int64_t i = 0; i < count; i += Vec::kLanes) Vec::load(from + i).store(to + i);
   return to;
 }
@@ -171,6 +172,8 @@ void linear(const LinearCall& call, const LinearPart& part, float* widened) {
       return linear_part<float>(call, part, widened);
     case WeightType::bf16:
       return linear_part<uint16_t>(call, part, widened);
+    case WeightType::f16:
+      return linear_part<Half>(call, part, widened);
     case WeightType::i8:
       return linear_part<int8_t>(call, part, widened);
   }

@@ -129,16 +129,28 @@ void rope_store(uintptr_t qkv, uintptr_t cos, uintptr_t sin, uintptr_t slots, ui
   });
 }
 
-WeightType weight_type(int bits) {
-  return bits == 8 ? WeightType::i8 : bits == 16 ? WeightType::bf16 : WeightType::f32;
+// The bits of a weight; of float16, which has as many as bfloat16, the negative.
+WeightType weight_type(int kind) {
+  switch (kind) {
+    case 32:
+      return WeightType::f32;
+    case 16:
+      return WeightType::bf16;
+    case -16:
+      return WeightType::f16;
+    case 8:
+      return WeightType::i8;
+    default:
+      throw std::invalid_argument("no kind of weights has the number " + std::to_string(kind));
+  }
 }
 
-// bits: of a weight. scale is 0 unless they are 8, bias where there is none.
-void linear(uintptr_t x, uintptr_t panels, int bits, uintptr_t scale, uintptr_t bias, uintptr_t out,
+// kind: see weight_type. scale is 0 unless it is 8, bias where there is none.
+void linear(uintptr_t x, uintptr_t panels, int kind, uintptr_t scale, uintptr_t bias, uintptr_t out,
             int64_t rows, int64_t num_in, int64_t num_out) {
   const LinearCall call = {pointer<const float>(x),
                            pointer<const void>(panels),
-                           weight_type(bits),
+                           weight_type(kind),
                            pointer<const float>(scale),
                            pointer<const float>(bias),
                            pointer<float>(out),
@@ -147,12 +159,12 @@ void linear(uintptr_t x, uintptr_t panels, int bits, uintptr_t scale, uintptr_t 
   run_linear(call, rows);
 }
 
-// (panels, bits, scale, bias, num_in, num_out), as for linear()
+// (panels, kind, scale, bias, num_in, num_out), as for linear()
 using LinearArgs = std::tuple<uintptr_t, int, uintptr_t, uintptr_t, int64_t, int64_t>;
 
 LinearWeights linear_weights(const LinearArgs& args) {
-  const auto& [panels, bits, scale, bias, num_in, num_out] = args;
-  return {pointer<const void>(panels), weight_type(bits), pointer<const float>(scale),
+  const auto& [panels, kind, scale, bias, num_in, num_out] = args;
+  return {pointer<const void>(panels), weight_type(kind), pointer<const float>(scale),
           pointer<const float>(bias),  num_in,            num_out};
 }
 
@@ -216,8 +228,9 @@ NB_MODULE(_cpu, m) {
   m.def("rope_store", &rope_store, "qkv"_a, "cos"_a, "sin"_a, "slots"_a, "keys"_a, "values"_a,
         "q_norm"_a, "k_norm"_a, "q_out"_a, "rows"_a, "num_pages"_a, "heads"_a, "kv_heads"_a,
         "dim"_a, "half"_a, "eps"_a, "bfloat16"_a, ReleaseGil());
-  m.def("linear", &linear, "x"_a, "panels"_a, "bits"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
+  m.def("linear", &linear, "x"_a, "panels"_a, "kind"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
         "num_out"_a, ReleaseGil());
+  m.attr("HAS_FLOAT16_WEIGHTS") = true;
   m.def("num_threads", [] { return ThreadPool::shared().num_threads(); });
   m.def(
       "set_num_threads", [](int count) { ThreadPool::shared().set_num_threads(count); }, "count"_a,

@@ -1,9 +1,11 @@
-// 8 floats in an AVX register, with AVX2 and FMA.
+// 8 floats in an AVX register, with AVX2, FMA and F16C.
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
+
+#include "kernels.hpp"
 
 namespace {
 
@@ -23,6 +25,9 @@ struct Vec {
   static Vec load(const uint16_t* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16))};
+  }
+  static Vec load(const game_agent::Half* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
   static Vec load(const int8_t* p) {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels.hpp"
+
 namespace {
 
 struct Vec {
@@ -23,6 +25,9 @@ struct Vec {
   static Vec load(const uint16_t* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
+  }
+  static Vec load(const game_agent::Half* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }
   static Vec load(const int8_t* p) {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));

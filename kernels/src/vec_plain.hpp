@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels.hpp"
+
 namespace {
 
 struct Vec {
@@ -30,6 +32,17 @@ struct Vec {
     return out;
   }
 
+  // Exponent and fraction move to float32's places, where the exponent counts from 112 lower;
+  // infinity and NaN keep the highest exponent.
+  static float widen(game_agent::Half x) {
+    const uint32_t magnitude = static_cast<uint32_t>(x.bits & 0x7fff) << 13;
+    const uint32_t bits = magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : magnitude;
+    float out;
+    std::memcpy(&out, &bits, sizeof out);
+    if (magnitude < 0x0f800000) out *= 5.192296858534828e33f;  // 2^112
+    return x.bits & 0x8000 ? -out : out;
+  }
+
   static Vec zero() { return all(0.0f); }
   static Vec all(float x) {
     return make([&](int) { return x; });
@@ -38,6 +51,9 @@ struct Vec {
     return make([&](int i) { return p[i]; });
   }
   static Vec load(const uint16_t* p) {
+    return make([&](int i) { return widen(p[i]); });
+  }
+  static Vec load(const game_agent::Half* p) {
     return make([&](int i) { return widen(p[i]); });
   }
   static Vec load(const int8_t* p) {

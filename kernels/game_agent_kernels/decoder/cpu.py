@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from game_agent_kernels import _cpu, native
+from game_agent_kernels.linear.cpu import kind
 from game_agent_kernels.linear.reference import PackedLinear
 from game_agent_kernels.plan import PAGE_TOKENS, Plan
 from game_agent_kernels.segment_attention.cpu import check_pages, schedule_for
@@ -163,7 +164,7 @@ def compile_decoder(
 def _linear_args(packed: PackedLinear) -> _Args:
     return (
         packed.weight.data_ptr(),
-        8 * packed.weight.itemsize,
+        kind(packed),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         packed.num_in,

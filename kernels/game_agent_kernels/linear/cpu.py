@@ -2,8 +2,8 @@
 
 Weights lie in panels of 16 outputs, [panels, in, 16]: one AVX-512 register holds the weights of one
 input for 16 outputs, and a thread reads its panels from end to end. Weights that came from a
-bfloat16 checkpoint are kept in bfloat16, [panels, in / 2, 16, 2]: no number changes, and a token of
-a reply reads half as much memory.
+checkpoint of 16 bits are kept in 16 bits, since no number changes and a token of a reply reads half
+as much memory: bfloat16 in [panels, in / 2, 16, 2], float16 in [panels, in, 16].
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from game_agent_kernels.linear import reference
 from game_agent_kernels.linear.reference import PackedLinear
 
 PANEL_OUTPUTS = 16
+# An extension that was built before float16 was known to it has no such name.
+_KEEPS_FLOAT16: bool = getattr(_cpu, "HAS_FLOAT16_WEIGHTS", False)
 
 
 def pack_linear(
@@ -31,6 +33,8 @@ def pack_linear(
     panels = _to_panels(packed.weight)
     if packed.scale is None and packed.num_in % 2 == 0 and _is_bfloat16(panels):
         panels = panels.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16().contiguous()
+    elif packed.scale is None and _KEEPS_FLOAT16 and torch.equal(panels.half().float(), panels):
+        panels = panels.half()
     return replace(packed, weight=panels)
 
 
@@ -53,7 +57,7 @@ def linear(x: Tensor, packed: PackedLinear) -> Tensor:
     _cpu.linear(
         x.data_ptr(),
         packed.weight.data_ptr(),
-        8 * packed.weight.itemsize,
+        kind(packed),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         out.data_ptr(),
@@ -68,8 +72,16 @@ def unpack(packed: PackedLinear) -> PackedLinear:
     """The reference's form of panels."""
     panels = packed.weight
     if panels.ndim == 4:
-        panels = panels.transpose(2, 3).flatten(1, 2).float()
+        panels = panels.transpose(2, 3).flatten(1, 2)
+    if packed.scale is None:
+        panels = panels.float()
     return replace(packed, weight=panels.transpose(1, 2).flatten(0, 1)[: packed.num_out])
+
+
+def kind(packed: PackedLinear) -> int:
+    """What the extension calls a weight's type: its bits, and -16 for float16."""
+    bits = 8 * packed.weight.itemsize
+    return -bits if packed.weight.dtype == torch.float16 else bits
 
 
 def _is_bfloat16(weight: Tensor) -> bool:
