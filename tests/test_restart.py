@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from checkpoints import VOCAB
 from disk_writer import NUM_BLOCKS, NUM_PAGES, big_block, write_for_ever
 
-from game_agent.blocks.block import Block
+from game_agent.blocks.block import Block, block_key
 from game_agent.blocks.disk import DiskTier, KeysValues
 from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.engine import Engine, Request
@@ -181,6 +182,43 @@ def test_warming_an_agent_fetches_its_blocks(tiny_checkpoint: Path, tmp_path: Pa
         stats = second.stats()
         assert stats["blocks_fetched"] == stats["blocks"]
         assert stats["kv_disk_bytes"]
+
+
+def test_idle_time_fetches_what_is_kept_and_encodes_only_what_is_not(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = restarted(tiny_checkpoint, tmp_path)
+    assert engine.tiers is not None
+    begun, go_on = hold_reads(monkeypatch)
+    new = Block(EVENT[:7])
+    wanted = (*prompt(), new)
+    calls = 0
+
+    def source() -> tuple[Block, ...]:
+        nonlocal calls
+        calls += 1
+        return wanted
+
+    engine.set_idle_source(source)
+    engine.poke()
+    assert begun.wait(SLOWLY_S)
+    # Meanwhile it does not ask for the same again, and answers others.
+    for _ in range(3):
+        engine.poke()
+        engine.run([Request(prompt(1), EVENT, max_tokens=1)])
+    assert calls == 1
+    before = engine.metrics.snapshot()["step_tokens"]
+    go_on.set()
+    keys = [block_key(engine.runner.digest, block) for block in wanted]
+    end_s = time.monotonic() + SLOWLY_S
+    while not all(key in engine.store for key in keys) and time.monotonic() < end_s:
+        engine.poke()
+        time.sleep(0.01)
+    assert engine.tiers.num_fetched == len(prompt())
+    assert engine.metrics.snapshot()["step_tokens"] == before + len(new)  # type: ignore[operator]
+    usage = engine.run([Request(wanted, EVENT, max_tokens=1)])[0].usage
+    assert usage.encoded_tokens == 0
+    engine.close()
 
 
 def test_a_damaged_file_costs_its_block_only(

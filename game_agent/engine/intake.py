@@ -104,7 +104,7 @@ class Intake:
     def has_news(self) -> bool:
         due_s = self._timers.next_s()
         is_due = due_s is not None and due_s <= self._clock.now_s()
-        return bool(self._new or self._endings or self._may_have_idle_work or is_due)
+        return bool(self._new or self._endings or self._has_idle_work() or is_due)
 
     def take_due(self, now_s: float) -> list[Callable[[], None]]:
         """The calls whose time has come."""
@@ -121,8 +121,10 @@ class Intake:
     def take_poke(self) -> bool:
         """Whether there may be something for idle time; :meth:`poke` says so again."""
         with self.wake:
-            was_poked, self._may_have_idle_work = self._may_have_idle_work, False
-        return was_poked
+            if not self._has_idle_work():
+                return False
+            self._may_have_idle_work = False
+            return True
 
     def own(self, request: Request) -> Sequence:
         """A request of the engine's own, for which nobody waits."""
@@ -141,6 +143,11 @@ class Intake:
         with self.wake:
             self._fetching.discard(sequence)
             self._num_open -= 1
+
+    def _has_idle_work(self) -> bool:
+        # Blocks that a tier has are missing until they are back: they would be asked for again.
+        is_fetching = any(sequence.request.is_background for sequence in self._fetching)
+        return self._may_have_idle_work and not is_fetching
 
     def _made(self, requests: Seq[tuple[Request, Listener]], now_s: float) -> list[Sequence]:
         sequences = [self._sequence(request, listener, now_s) for request, listener in requests]
