@@ -24,7 +24,11 @@ houses = st.sets(st.sampled_from(MOVES)).map(
 
 def test_the_shape_that_the_bundled_model_knows() -> None:
     assert world_state(HOUSE) == {
-        "player": {"at": "kitchen", "carrying": ["milk"]},
+        "player": {
+            "at": "kitchen",
+            "exits": ["north: pantry", "east: hallway"],
+            "carrying": ["milk"],
+        },
         "rooms": {
             "hallway": {"exits": ["west: kitchen"]},
             "kitchen": {"exits": ["north: pantry", "east: hallway"]},
@@ -34,10 +38,10 @@ def test_the_shape_that_the_bundled_model_knows() -> None:
             "apple": {"on": "table", "kind": "food"},
             "milk": {"held by": "player"},
             "old key": {"in": "chest drawer", "kind": "key"},
-            "table": {"at": "kitchen"},
+            "table": {"at": "kitchen", "holds": ["apple"]},
         },
         "doors": {"wooden door": {"state": "locked", "between": ["kitchen", "pantry"]}},
-        "containers": {"chest drawer": {"state": "closed", "at": "hallway"}},
+        "containers": {"chest drawer": {"state": "closed", "at": "hallway", "holds": ["old key"]}},
     }
 
 

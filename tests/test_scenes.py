@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -10,11 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from game_agent.agents.partition import partition
-from game_agent.training import phrases, questions, sections
+from game_agent.training import history, phrases, sections
 from game_agent.training.draft import Draft
 from game_agent.training.house import add_house
 from game_agent.training.names import Names, is_held_out, spoken_list, the
+from game_agent.training.requests import DEEDS
+from game_agent.training.scene import ABSENT, ACTION, CHOICE, REFERENCE, SKILLS
 from game_agent.training.scenes import make_questions, make_scene
+from game_agent.training.wordings import OFF_TOPIC, PRONOUNS, SMALL_TALK, UNKNOWN, WORDINGS
 
 SEEDS = st.integers(0, 2**32)
 
@@ -63,7 +67,7 @@ def test_what_can_be_asked_stands_in_the_blocks(seed: int) -> None:
             assert number in text
     facts = {(fact.kind, fact.subject) for fact in scene.facts}
     assert not facts & {(fact.kind, fact.subject) for fact in scene.absent}
-    assert {fact.answer for fact in scene.absent} <= {questions.UNKNOWN}
+    assert {fact.answer for fact in scene.absent} <= {UNKNOWN}
 
 
 def place_of(entry: dict[str, Any]) -> str:
@@ -149,9 +153,9 @@ def test_training_never_asks_in_held_out_words() -> None:
     rng = random.Random(0)
     scene = make_scene(rng, 16)
     held_out = {
-        wordings[-1].format(e=fact.subject)
+        wording.format(e=fact.subject)
         for fact in scene.facts
-        for wordings in [questions.QUESTIONS[fact.kind]]
+        for wording in WORDINGS[fact.kind].held_out
     }
     seen = {q.event.partition(": ")[2] for q in make_questions(rng, scene, 2000)}
     others = make_questions(rng, scene, 200, held_out_wording=True)
@@ -159,19 +163,100 @@ def test_training_never_asks_in_held_out_words() -> None:
     assert {q.event.partition(": ")[2] for q in others} & held_out
 
 
+def test_wordings_name_their_subject_once_or_never() -> None:
+    alone = {"off_topic", *SMALL_TALK, *PRONOUNS.values(), "do_follow", "do_wait"}
+    for kind, wordings in WORDINGS.items():
+        counts = {wording.count("{e}") for wording in (*wordings.train, *wordings.held_out)}
+        of_the_player = kind.endswith("_player") or kind in ("self", "self_job", "pot")
+        of_the_world = kind in ("weather", "time", "town", "season", "day")
+        assert counts == ({0} if kind in alone or of_the_player or of_the_world else {1})
+        assert len(wordings.train) >= 10
+        assert len(wordings.held_out) >= 3
+        assert not {w.lower() for w in wordings.train} & {w.lower() for w in wordings.held_out}
+    assert not set(OFF_TOPIC.train) & set(OFF_TOPIC.held_out)
+
+
 @pytest.mark.parametrize("manner", phrases.MANNERS)
 def test_replies_are_spoken_in_the_characters_manner(manner: str) -> None:
     rng = random.Random(manner)
     scene = next(s for s in (make_scene(rng, 3) for _ in range(100)) if s.manner == manner)
     prefix = phrases.MANNERS[manner][0]
-    assert all(q.reply.startswith(prefix) for q in make_questions(rng, scene, 20))
+    for question in make_questions(rng, scene, 60):
+        assert question.reply.startswith(prefix) or question.skill in (ACTION, CHOICE)
 
 
 def test_every_kind_of_question_comes_up() -> None:
     rng = random.Random(0)
-    scenes = [make_scene(rng, 10) for _ in range(200)]
-    kinds = {fact.kind for scene in scenes for fact in scene.facts}
-    assert kinds | set(questions.SMALL_TALK) == set(questions.QUESTIONS)
+    scenes = [make_scene(rng, 10) for _ in range(300)]
+    facts = {fact.kind for scene in scenes for fact in (*scene.facts, *scene.requests)}
+    assert facts | set(SMALL_TALK) | set(PRONOUNS.values()) == set(WORDINGS)
+    asked = [question for scene in scenes for question in make_questions(rng, scene, 30)]
+    assert {question.skill for question in asked} == set(SKILLS)
+
+
+@given(SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_the_last_of_several_deeds_is_told_by_the_last_event(seed: int) -> None:
+    draft = Draft.create(random.Random(seed), "train")
+    history._add_events(draft, 12)
+    place = ""
+    for event in draft.events:
+        person, _, deed = event.removeprefix("Event: ").removesuffix(".").partition(" ")
+        if deed == history.SAME_PLACE:
+            assert place
+        elif deed.startswith("went to "):
+            place = deed.removeprefix("went to ")
+        if deed.startswith("went to "):
+            went = f"{person} went to {place}."
+        last = answers(draft, "last_deed")[person]
+        if event == [e for e in draft.events if e.startswith(f"Event: {person} ")][-1]:
+            assert last == f"I heard that {person} {deed}."
+        visits = [e for e in draft.events if e.startswith(f"Event: {person} went to ")]
+        if visits and event == visits[-1]:
+            assert answers(draft, "went")[person] == went
+
+
+def test_it_means_what_the_last_turn_was_about() -> None:
+    rng = random.Random(1)
+    asked = 0
+    for _ in range(80):
+        scene = make_scene(rng, 8)
+        for question in make_questions(rng, scene, 20):
+            if question.skill == REFERENCE and question.kind in PRONOUNS.values():
+                asked += 1
+                turn = next(text for text in reversed(scene.blocks) if text.startswith("Player: "))
+                assert scene.last_asked in turn.partition("\n")[0]
+                assert scene.last_asked not in question.event
+                assert question.reply.endswith(
+                    tuple(f.answer for f in scene.facts if f.subject == scene.last_asked)
+                )
+    assert asked > 20
+
+
+def test_a_request_is_an_action_that_the_last_block_offers() -> None:
+    rng = random.Random(2)
+    scenes = [scene for _ in range(80) if (scene := make_scene(rng, 8)).requests]
+    assert scenes
+    for scene in scenes:
+        names = {action.name: set(action.parameters or ()) for action in scene.actions}
+        assert all(f"{name} " in scene.blocks[-1] or name in scene.blocks[-1] for name in names)
+        for request in scene.requests:
+            done = json.loads(request.answer)
+            assert set(done["arguments"]) == names[done["name"]]
+            assert request.kind in {deed.kind for deed in DEEDS}
+            for value in done["arguments"].values():
+                assert value in "\n".join(scene.blocks[:-1])
+
+
+def test_a_choice_is_one_of_the_options_named() -> None:
+    rng = random.Random(3)
+    asked = [q for _ in range(60) for q in make_questions(rng, make_scene(rng, 8), 20)]
+    choices = [question for question in asked if question.skill == CHOICE]
+    assert choices
+    for choice in choices:
+        assert choice.reply in choice.event
+    absent = [question for question in asked if question.skill == ABSENT]
+    assert {q.reply.rpartition(UNKNOWN)[1:] for q in absent} == {(UNKNOWN, "")}
 
 
 @pytest.mark.parametrize(

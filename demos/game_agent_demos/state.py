@@ -38,14 +38,18 @@ class Fact(NamedTuple):
 def world_state(facts: Iterable[Fact]) -> State:
     """The sections ``player``, ``rooms``, ``things``, ``doors`` and ``containers``.
 
+    What somebody may ask about stands with what they ask about: where one can go from here with the
+    player, what lies in or on something with that, besides with the thing that lies there.
+
     Depends on the set of facts alone, not on their order. Doors are left out when there are none.
     """
     ordered = sorted(facts)
     things = _things(ordered)
     carrying = [name for name, entry in things.items() if entry.get("held by") == "player"]
+    here, rooms = _player_room(ordered), _rooms(ordered)
     state: State = {
-        "player": {"at": _player_room(ordered), "carrying": carrying},
-        "rooms": _rooms(ordered),
+        "player": {"at": here, "exits": list(rooms[here]["exits"]), "carrying": carrying},
+        "rooms": rooms,
         "things": things,
         "doors": _doors(ordered),
         "containers": _containers(ordered),
@@ -96,9 +100,11 @@ def _things(facts: list[Fact]) -> State:
             continue
         place = fact.entities[1]
         held = place.kind == INVENTORY
-        entry = {"held by": "player"} if held else {fact.predicate: place.name}
+        entry: State = {"held by": "player"} if held else {fact.predicate: place.name}
         if kind := THING_KINDS[thing.kind]:
             entry["kind"] = kind
+        if thing.kind == "s":
+            entry["holds"] = _held(facts, thing, "on")
         things[thing.name] = entry
     return dict(sorted(things.items()))
 
@@ -121,7 +127,24 @@ def _containers(facts: list[Fact]) -> State:
         if fact.predicate == "at" and fact.entities[0].kind == "c"
     }
     states = _openness(facts, "c")
-    return {name: {"state": state, "at": rooms[name]} for name, state in states.items()}
+    held = {
+        fact.entities[1].name: _held(facts, fact.entities[1], "in")
+        for fact in facts
+        if fact.predicate == "in" and fact.entities[1].kind == "c"
+    }
+    return {
+        name: {"state": state, "at": rooms[name], "holds": held.get(name, [])}
+        for name, state in states.items()
+    }
+
+
+def _held(facts: list[Fact], place: Entity, predicate: str) -> list[str]:
+    """What lies ``in`` or ``on`` something."""
+    return [
+        fact.entities[0].name
+        for fact in facts
+        if fact.predicate == predicate and fact.entities[1] == place
+    ]
 
 
 def _openness(facts: list[Fact], kind: str) -> dict[str, str]:

@@ -39,10 +39,16 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option(help="Time to train; default: the preset's."),
     ] = None,
+    tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Train so many tokens, whatever time that takes."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
     causal_only: Annotated[
         bool, typer.Option("--causal-only", help="No block mask: a stand-in for stock models.")
     ] = False,
 ) -> None:
     """Train the bundled model from scratch on scenes that the project makes."""
-    train_bundled(preset, out, minutes=minutes, resume=resume, causal_only=causal_only)
+    train_bundled(
+        preset, out, minutes=minutes, tokens=tokens, resume=resume, causal_only=causal_only
+    )

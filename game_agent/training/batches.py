@@ -12,8 +12,10 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from game_agent.training.asking import make_questions
 from game_agent.training.names import Split
-from game_agent.training.scenes import Question, make_questions, make_scene
+from game_agent.training.scene import Question
+from game_agent.training.scenes import make_scene
 from game_agent.training.tokens import BLOCK, END, EVENT, REPLY
 
 MAX_POSITIONS = 16384
@@ -26,11 +28,12 @@ class Sample:
 
     blocks:     token ids of each block, ``<|block|>`` first
     questions:  (event ids up to and with ``<|reply|>``, reply ids with ``<|end|>``)
+    labels:     (skill, kind) of each question
     """
 
     blocks: list[Ids]
     questions: list[tuple[Ids, Ids]]
-    kinds: list[str]
+    labels: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def encode_scene(
     return Sample(
         [[BLOCK, *block] for block in ids[:first_event]],
         list(zip(events, replies, strict=True)),
-        [question.kind for question in questions],
+        [(question.skill, question.kind) for question in questions],
     )
 
 
@@ -108,7 +111,7 @@ def random_sample(rng: random.Random, num_blocks: int, num_questions: int, vocab
         block = rng.choice(blocks)
         at = rng.randrange(1, len(block) - 3)
         questions.append(([EVENT, *block[at : at + 2], REPLY], block[at + 2 : at + 9]))
-    return Sample(blocks, questions, ["random"] * num_questions)
+    return Sample(blocks, questions, [("random", "random")] * num_questions)
 
 
 def origins(rng: random.Random, lengths: Sequence[int], spread: bool) -> list[int]:
@@ -218,23 +221,35 @@ def _tables(frames: Sequence[range]) -> tuple[list[Tensor], Tensor]:
 
 @dataclass(frozen=True)
 class Level:
-    """A step of the curriculum: how many blocks a scene has, and how many questions on it."""
+    """A step of the curriculum: how many blocks a scene has, and how many questions on it.
+
+    share: of the batches, beside the other levels reached; the highest one gets it twice
+    """
 
     fewest_blocks: int
     most_blocks: int
     num_questions: int
+    share: float
 
 
 LEVELS = (
-    Level(2, 3, 12),
-    Level(2, 5, 16),
-    Level(4, 9, 20),
-    Level(8, 16, 24),
-    Level(14, 28, 32),
-    Level(24, 44, 40),
-    Level(40, 100, 48),
+    Level(2, 3, 12, 0.7),
+    Level(2, 5, 16, 1.2),
+    Level(4, 9, 20, 2.0),
+    Level(8, 16, 24, 2.0),
+    Level(14, 28, 32, 2.0),
+    Level(24, 44, 40, 1.5),
+    Level(40, 100, 48, 0.8),
+    Level(100, 320, 64, 0.2),
 )
-MAX_FULL_LEVEL = 4  # causal attention over longer contexts would take most of the time
+MAX_FULL_LEVEL = 5  # causal attention over longer contexts would take most of the time
+
+
+def draw_level(rng: random.Random, top: int) -> Level:
+    """One of the levels up to ``top``."""
+    shares = [level.share for level in LEVELS[: top + 1]]
+    shares[-1] *= 2
+    return rng.choices(LEVELS[: top + 1], shares)[0]
 
 
 @dataclass(frozen=True)
@@ -256,8 +271,7 @@ def make_batch(
 ) -> tuple[Batch, str]:
     """A batch of about ``mix.batch_tokens``, and its name for the log: random, full or block."""
     full = rng.random() < mix.full_share
-    top = min(mix.level, MAX_FULL_LEVEL if full else len(LEVELS) - 1)
-    level = LEVELS[top if rng.random() < 0.7 else rng.randint(0, top)]
+    level = draw_level(rng, min(mix.level, MAX_FULL_LEVEL if full else len(LEVELS) - 1))
     is_random = rng.random() < mix.random_share
     samples: list[Sample] = []
     num_tokens = 0

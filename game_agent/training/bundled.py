@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,30 @@ SAVE_EVERY_S = 120.0
 WARM_UP_STEPS = 40
 DECAY_FROM = 0.4  # share of the time after which the rates fall
 LAST_RATE = 0.03
-PROMOTE_AT = 0.75  # of replies right, to go to the next level
+PROMOTE_AT = 0.7  # of replies right, to go to the next level
 # Shares of the time: a level is due each PROMOTE_EVERY after PROMOTE_FROM, mastered or not.
-PROMOTE_FROM, PROMOTE_EVERY = 0.25, 0.12
+PROMOTE_FROM, PROMOTE_EVERY = 0.15, 0.08
 # Share of batches in which random tokens are copied, until a share of the time has passed.
 RANDOM_SHARES = ((0.1, 0.3), (0.7, 0.12))
 SMOOTHING = 0.96
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is trained; all schedules are shares of it.
+
+    minutes: of wall-clock time, what comes of it depends on the machine; or
+    tokens:  of context and events, what comes of it depends on the seed alone
+    """
+
+    minutes: float | None = None
+    tokens: int | None = None
+
+    def share(self, elapsed_s: float, num_tokens: int) -> float:
+        """The part that is spent; the limit that is reached first counts."""
+        by_time = elapsed_s / (60 * self.minutes) if self.minutes else 0.0
+        by_tokens = num_tokens / self.tokens if self.tokens else 0.0
+        return max(by_time, by_tokens)
 
 
 class SceneStream(IterableDataset[tuple[Batch, str]]):
@@ -99,9 +117,8 @@ class Training:
         self.level = 0
         self._level_since = 0
 
-    def run(self, minutes: float, log: Callable[[str], None]) -> None:
-        """Train until ``minutes`` have been spent in all, saving now and then."""
-        total_s = minutes * 60
+    def run(self, budget: Budget, log: Callable[[str], None]) -> None:
+        """Train until ``budget`` has been spent in all, saving now and then."""
         stream = SceneStream(
             self.tokenizer.to_str(),
             self.preset.batch_tokens,
@@ -112,7 +129,7 @@ class Training:
         started = self._clock() - self.elapsed_s
         logged = saved = self.elapsed_s
         for batch, name in batches:
-            share = self.elapsed_s / total_s
+            share = budget.share(self.elapsed_s, self.num_tokens)
             if share >= 1:
                 break
             self._step(batch, name, rate_factor(share, self.num_steps))
@@ -122,7 +139,7 @@ class Training:
             self.elapsed_s = self._clock() - started
             if self.elapsed_s - logged >= LOG_EVERY_S:
                 logged = self.elapsed_s
-                log(self.line(total_s))
+                log(self.line(share))
             if self.elapsed_s - saved >= SAVE_EVERY_S:
                 saved = self.elapsed_s
                 self.save()
@@ -156,11 +173,11 @@ class Training:
             self.level += 1
             self._level_since = 0
 
-    def line(self, total_s: float) -> str:
-        """One line for the log."""
+    def line(self, share: float) -> str:
+        """One line for the log, when ``share`` of the budget is spent."""
         figures = " ".join(f"{name} {value:.3f}" for name, value in self.figures.items())
         return (
-            f"{self.elapsed_s:.0f}/{total_s:.0f} s  step {self.num_steps}  "
+            f"{share:.1%}  {self.elapsed_s:.0f} s  step {self.num_steps}  "
             f"{self.num_tokens / 1e6:.2f}M tokens  level {self.level}  {figures}"
         )
 
@@ -241,6 +258,7 @@ def train_bundled(
     preset: str,
     out: Path,
     minutes: float | None = None,
+    tokens: int | None = None,
     resume: bool = True,
     causal_only: bool = False,
     work: Path | None = None,
@@ -250,8 +268,9 @@ def train_bundled(
 
     ``out`` gets the Hugging Face folder; ``work`` (by default a folder beside it, named
     ``…-training``) the checkpoints, from which an interrupted run goes on if ``resume``.
-    ``minutes`` of training replace the preset's; measuring takes a few more. ``causal_only`` leaves
-    the block mask out: a stand-in for stock models, which never saw one.
+    ``minutes`` of training replace the preset's, or ``tokens`` do; measuring takes a few minutes
+    more. ``causal_only`` leaves the block mask out: a stand-in for stock models, which never saw
+    one.
     Raises :class:`InvalidInput` for a preset that does not exist or whose device is missing.
     """
     if preset not in PRESETS:
@@ -264,7 +283,7 @@ def train_bundled(
     training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only)
     if resume and training.load():
         log(f"resumed at {training.elapsed_s:.0f} s")
-    training.run(minutes or chosen.minutes, log)
+    training.run(Budget(minutes if minutes or tokens else chosen.minutes, tokens), log)
     export(training.network, training.tokenizer, out)
     log("measuring")
     # What is measured is what was written, rounded to fp16.

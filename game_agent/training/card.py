@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+
 from game_agent.training.evaluate import Score, Setting
 from game_agent.training.network import Network
+from game_agent.training.scene import SKILLS
 
 TEXT = """---
 license: apache-2.0
@@ -19,7 +22,7 @@ A Llama of {millions:.1f} million parameters ({num_layers} layers, hidden size {
 vocabulary {vocab_size}) that reads facts about a game world in blocks and answers questions about
 them in words. It is here so that game-agent runs, shows itself and tests itself without a download.
 It is no chat model: it knows nothing but what stands in its prompt, in the form below, and it
-answers only the kinds of question in the table.
+answers only the kinds of question in the tables.
 
 {masks}
 
@@ -36,9 +39,11 @@ answers only the kinds of question in the table.
 
 From nothing, on made-up scenes only (`game_agent/training/scenes.py`), for {minutes:.0f} minutes of
 wall-clock time: {num_tokens:.1f} million tokens in {num_steps} steps of Muon and AdamW, bfloat16
-matrices, {trained}. No text from elsewhere was used. To make it anew:
+matrices, {trained}. No text from elsewhere was used. The first layers begin with heads that look
+back and copy (`game_agent/training/seeding.py`), as such heads would take most of a short training
+to form. To make it anew:
 
-    game-agent train-bundled --preset {preset}{option} --out FOLDER
+    game-agent train-bundled --preset {preset}{option} --tokens {tokens} --out FOLDER
 
 ## Accuracy
 
@@ -50,15 +55,21 @@ asked. Measured in float32, with a fixed seed, by
 
     python -m game_agent.training.evaluate FOLDER
 
-{table}
+{skills}
+
+What a skill takes: *one fact* stands in one block, a *list* as well, with several names in the
+reply; for *two facts* one block names what another tells about; *order* asks for the first or last
+of several events; a *reference* ("it", "the same place") is resolved in another block; what is
+*absent* is to be said not to be known; an *action* is JSON out of those offered; a *choice* is one
+of the options in the question; *talk* needs no fact of the world.
+
+{kinds}
 
 ## Limits
 
-English only. It leans on the wordings that it was trained with: see the last columns. What lies in
-or on something, which way a room is and other questions that take several facts are its weakest
-("way" looks better in large houses because most rooms there are out of reach, and "I do not know
-the way" is right). Counting, comparing and arithmetic are beyond it, numbers above 999 are split,
-and it may mix up names that share words.
+English only. It answers the kinds of question above and no others, and leans on the wordings that
+it was trained with: see the last columns. Counting, comparing and arithmetic are beyond it, numbers
+above 999 are split, and it may mix up names that share words.
 """
 
 BOTH_MASKS = """\
@@ -94,24 +105,33 @@ def model_card(
         minutes=minutes,
         num_steps=num_steps,
         num_tokens=num_tokens / 1e6,
-        table=accuracy_table(scores),
+        tokens=num_tokens,
+        skills=skill_table(scores),
+        kinds=kind_table({setting: score for setting, score in scores.items() if setting.is_usual}),
     )
 
 
-def accuracy_table(scores: dict[Setting, Score]) -> str:
+def skill_table(scores: Mapping[Setting, Score]) -> str:
+    """A Markdown table: a row for each skill, a column for each setting."""
+    parts = {skill: [s.part(skill=skill) for s in scores.values()] for skill in SKILLS}
+    return _table("skill", {"**all**": list(scores.values()), **parts}, scores)
+
+
+def kind_table(scores: Mapping[Setting, Score]) -> str:
     """A Markdown table: a row for each kind of question, a column for each setting."""
-    kinds = sorted({kind for score in scores.values() for kind in score.asked})
-    lines = [
-        "| kind | " + " | ".join(setting.title for setting in scores) + " |",
-        "|---" * (len(scores) + 1) + "|",
-        "| **all** | " + " | ".join(f"{100 * s.accuracy:.1f}" for s in scores.values()) + " |",
-    ]
-    for kind in kinds:
-        cells = [_cell(score, kind) for score in scores.values()]
-        lines.append(f"| {kind.replace('_', ' ')} | " + " | ".join(cells) + " |")
+    kinds = sorted({label.kind for score in scores.values() for label in score.asked})
+    parts = {kind.replace("_", " "): [s.part(kind=kind) for s in scores.values()] for kind in kinds}
+    return _table("kind", parts, scores)
+
+
+def _table(title: str, rows: Mapping[str, Sequence[Score]], settings: Iterable[Setting]) -> str:
+    lines = [" | ".join((f"| {title}", *(setting.title for setting in settings))) + " |"]
+    lines.append("|---" * lines[0].count(" | ") + "|---|")
+    for name, scores in rows.items():
+        lines.append(" | ".join((f"| {name}", *map(_cell, scores))) + " |")
     return "\n".join(lines)
 
 
-def _cell(score: Score, kind: str) -> str:
-    asked = score.asked[kind]
-    return f"{100 * score.right[kind] / asked:.0f} ({asked})" if asked else "–"
+def _cell(score: Score) -> str:
+    asked = score.asked.total()
+    return f"{100 * score.accuracy:.0f} ({asked})" if asked else "–"

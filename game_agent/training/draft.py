@@ -8,20 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from game_agent.training.names import Names, Split
+from game_agent.training.scene import ONE_FACT, Fact
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Fact:
-    """Something that can be asked: ``kind`` of :data:`questions.QUESTIONS`, about ``subject``.
-
-    ``answer`` is the plain sentence, without the speaker's manner.
-    """
-
-    kind: str
-    subject: str
-    answer: str
 
 
 @dataclass
@@ -30,7 +19,8 @@ class Draft:
 
     state:  the world, as a game would give it
     facts:  by (kind, subject); one that is told twice with another answer must not be added
-    notes:  texts that become blocks of their own (lore, turns, events), in that order
+    lore, turns, events:  texts that become blocks of their own, in that order
+    last_asked:  the subject of the last turn, if it was a question
     """
 
     rng: random.Random
@@ -42,6 +32,7 @@ class Draft:
     events: list[str] = field(default_factory=list)
     people: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
+    last_asked: str = ""
     me: str = ""
     manner: str = "plain"
 
@@ -49,9 +40,13 @@ class Draft:
     def create(rng: random.Random, split: Split) -> Draft:
         return Draft(rng, Names(rng, split))
 
-    def tell(self, kind: str, subject: str, answer: str) -> None:
+    def tell(self, kind: str, subject: str, answer: str, skill: str = ONE_FACT) -> None:
         """Add a fact; the first one of a kind about a subject counts."""
-        self.facts.setdefault((kind, subject), Fact(kind, subject, answer))
+        self.facts.setdefault((kind, subject), Fact(kind, subject, answer, skill))
+
+    def tell_anew(self, kind: str, subject: str, answer: str, skill: str) -> None:
+        """Add a fact in the place of one of the kind about the subject."""
+        self.facts[kind, subject] = Fact(kind, subject, answer, skill)
 
     def pick(self, options: Sequence[T]) -> T:
         return self.rng.choice(options)

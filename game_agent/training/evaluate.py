@@ -1,4 +1,4 @@
-"""Accuracy of a network, by kind of question: whole replies, as greedy decoding gives them.
+"""Accuracy of a network, by skill and kind of question: whole replies, decoded greedily.
 
 ``python -m game_agent.training.evaluate FOLDER`` measures an exported model as its card does.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tokenizers import Tokenizer
@@ -22,17 +23,33 @@ from game_agent.training.scenes import make_questions, make_scene
 from game_agent.training.tokens import plain_copy
 
 
+class Label(NamedTuple):
+    """What a question took."""
+
+    skill: str
+    kind: str
+
+
 @dataclass
 class Score:
-    """Questions asked and answered exactly, by kind."""
+    """Questions asked and answered exactly, by skill and kind."""
 
-    asked: Counter[str] = field(default_factory=Counter)
-    right: Counter[str] = field(default_factory=Counter)
+    asked: Counter[Label] = field(default_factory=Counter)
+    right: Counter[Label] = field(default_factory=Counter)
 
     @property
     def accuracy(self) -> float:
         """Share of right replies over all kinds, 0 if nothing was asked."""
         return self.right.total() / max(1, self.asked.total())
+
+    def part(self, *, skill: str | None = None, kind: str | None = None) -> Score:
+        """The score on questions of a skill, a kind, or both."""
+        part = Score()
+        for label, asked in self.asked.items():
+            if skill in (None, label.skill) and kind in (None, label.kind):
+                part.asked[label] = asked
+                part.right[label] = self.right[label]
+        return part
 
     def add(self, other: Score) -> None:
         self.asked += other.asked
@@ -55,9 +72,9 @@ def score_samples(
     batch = collate(random.Random(0), samples, full=full, spread=spread)
     logits = network(batch.to(device), dtype).cpu()
     wrong = batch.label_questions[logits.argmax(-1) != batch.labels]
-    kinds = [kind for sample in samples for kind in sample.kinds]
-    failed = Counter(kinds[i] for i in set(wrong.tolist()))
-    asked = Counter(kinds)
+    labels = [Label(*label) for sample in samples for label in sample.labels]
+    failed = Counter(labels[i] for i in set(wrong.tolist()))
+    asked = Counter(labels)
     return Score(asked, asked - failed)
 
 
@@ -97,12 +114,17 @@ class Setting:
     held_out_wording: bool = False
 
     @property
+    def is_usual(self) -> bool:
+        """Of the size that questions of each kind are shown for."""
+        return self.num_blocks == 8
+
+    @property
     def title(self) -> str:
         words = ", other words" if self.held_out_wording else ""
         return f"{self.num_blocks} {'full' if self.full else 'block'}{words}"
 
 
-SIZES = (4, 8, 16, 32, 100)
+SIZES = (4, 8, 16, 32, 100, 300)
 SETTINGS = (
     *(Setting(size, full) for full in (False, True) for size in SIZES),
     Setting(8, False, held_out_wording=True),

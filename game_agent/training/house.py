@@ -7,11 +7,15 @@ from typing import Any
 
 from game_agent.training import phrases
 from game_agent.training.draft import Draft
-from game_agent.training.names import spoken_list
+from game_agent.training.names import spoken_list, the
+from game_agent.training.scene import LIST, ONE_FACT, TWO_FACTS
 from game_agent.training.sections import spoken_exits
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 SPOKEN_MOST = 4  # things named in one reply
+JOINED_SHARE = 0.75
+"""Of houses whose state says twice what is where, as games' states do: with what lies there, and
+with what it lies in; and with the player, where one can go. In others that takes several facts."""
 
 
 @dataclass
@@ -22,11 +26,27 @@ class _House:
     containers: dict[str, dict[str, str]] = field(default_factory=dict)
     furniture: list[str] = field(default_factory=list)
     carried: list[str] = field(default_factory=list)
+    is_joined: bool = True
+
+    def holds(self, where: str) -> dict[str, list[str]]:
+        """What lies ``in`` each container, or ``on`` each piece of furniture."""
+        places = self.containers if where == "in" else self.furniture
+        found: dict[str, list[str]] = {name: [] for name in places}
+        for name, entry in self.things.items():
+            if where in entry:
+                found[entry[where]].append(name)
+        return found
+
+    def room_of(self, entry: dict[str, str]) -> str:
+        """Where a thing is that is not carried, whatever it lies in or on."""
+        if "in" in entry:
+            return self.containers[entry["in"]]["at"]
+        return self.things[entry["on"]]["at"] if "on" in entry else entry["at"]
 
 
 def add_house(draft: Draft, num_rooms: int, num_things: int) -> None:
     """A house of ``num_rooms`` ≥ 1 rooms, and everything that can be asked about it."""
-    house = _House()
+    house = _House(is_joined=draft.chance(JOINED_SHARE))
     _build_rooms(draft, house, num_rooms)
     rooms = list(house.exits)
     for _ in range(max(1, num_things // 5)):
@@ -77,65 +97,94 @@ def _place_thing(draft: Draft, house: _House) -> None:
 
 
 def _write_state(draft: Draft, house: _House, here: str) -> None:
-    things = list(house.things.items())
-    draft.rng.shuffle(things)
-    state: dict[str, Any] = {
-        "player": {"at": here, "carrying": list(house.carried)},
-        "rooms": {
-            room: {"exits": [f"{way}: {other}" for way, other in exits.items()]}
-            for room, exits in house.exits.items()
-        },
-        "things": dict(things),
-        "doors": house.doors,
-        "containers": house.containers,
+    order = list(house.things.items())
+    draft.rng.shuffle(order)
+    house.things = dict(order)
+    things: dict[str, Any] = house.things
+    exits = {
+        room: [f"{way}: {other}" for way, other in exits.items()]
+        for room, exits in house.exits.items()
     }
-    house.things = dict(things)
+    player: dict[str, Any] = {"at": here}
+    containers: dict[str, Any] = house.containers
+    if house.is_joined:
+        player["exits"] = exits[here]
+        inside, on_top = house.holds("in"), house.holds("on")
+        containers = {name: {**entry, "holds": inside[name]} for name, entry in containers.items()}
+        things = {
+            name: {**entry, "holds": on_top[name]} if name in on_top else entry
+            for name, entry in things.items()
+        }
+    state: dict[str, Any] = {
+        "player": {**player, "carrying": list(house.carried)},
+        "rooms": {room: {"exits": ways} for room, ways in exits.items()},
+        "things": things,
+        "doors": house.doors,
+        "containers": containers,
+    }
     draft.state.update({key: value for key, value in state.items() if value})
 
 
 def _tell_facts(draft: Draft, house: _House, here: str) -> None:
     draft.tell("where_player", "", f"You are in the {here}.")
-    draft.tell("carrying_player", "", f"You carry {spoken_list(house.carried)}.")
-    draft.tell("exits_player", "", f"You can go {spoken_exits(house.exits[here])}.")
-    for way, room in house.exits[here].items():
-        draft.tell("way", room, f"The {room} is to the {way}.")
-    for room, exits in house.exits.items():
-        if room != here and room not in house.exits[here].values():
-            draft.tell("way", room, f"I do not know the way to the {room}.")
-        if exits:
-            draft.tell("exits", room, f"From the {room} you can go {spoken_exits(exits)}.")
+    carried = spoken_list(house.carried)
+    draft.tell("carrying_player", "", f"You carry {carried}.", _list_skill(house.carried))
+    _tell_ways(draft, house, here)
     for name, door in house.doors.items():
         one, other = door["between"]
         draft.tell("state", name, f"The {name} is {door['state']}.")
-        draft.tell("between", name, f"The {name} is between the {one} and the {other}.")
-    _tell_things(draft, house)
-
-
-def _tell_things(draft: Draft, house: _House) -> None:
-    inside: dict[str, list[str]] = {name: [] for name in house.containers}
-    on_top: dict[str, list[str]] = {name: [] for name in house.furniture}
+        draft.tell("between", name, f"The {name} is between the {one} and the {other}.", LIST)
     for name, entry in house.things.items():
-        if "in" in entry:
-            draft.tell("where_thing", name, f"The {name} is in the {entry['in']}.")
-            inside[entry["in"]].append(name)
-        elif "on" in entry:
-            draft.tell("where_thing", name, f"The {name} is on the {entry['on']}.")
-            on_top[entry["on"]].append(name)
-        elif "at" in entry:
-            draft.tell("where_thing", name, f"The {name} is in the {entry['at']}.")
-        else:
-            draft.tell("where_thing", name, f"You carry the {name}.")
+        _tell_thing(draft, house, name, entry)
     for name, container in house.containers.items():
         draft.tell("state", name, f"The {name} is {container['state']}.")
         draft.tell("where_thing", name, f"The {name} is in the {container['at']}.")
-        _tell_found(draft, "contents", "in", name, inside[name])
-    for name in house.furniture:
-        _tell_found(draft, "on_top", "on", name, on_top[name])
+    for kind, where in (("contents", "in"), ("on_top", "on")):
+        for name, found in house.holds(where).items():
+            skill = _list_skill(found) if house.is_joined else TWO_FACTS
+            _tell_found(draft, kind, where, name, found, skill)
 
 
-def _tell_found(draft: Draft, kind: str, where: str, name: str, found: list[str]) -> None:
-    """What lies in or on something; not asked where a reply would become a list."""
+def _list_skill(names: list[str]) -> str:
+    return LIST if len(names) > 1 else ONE_FACT
+
+
+def _tell_ways(draft: Draft, house: _House, here: str) -> None:
+    skill = ONE_FACT if house.is_joined else TWO_FACTS
+    ways = house.exits[here]
+    listed = _list_skill(list(ways)) if house.is_joined else TWO_FACTS
+    draft.tell("exits_player", "", f"You can go {spoken_exits(ways)}.", listed)
+    for way, room in ways.items():
+        draft.tell("way", room, f"The {room} is to the {way}.", skill)
+    for room, exits in house.exits.items():
+        if room != here and room not in ways.values():
+            draft.tell("way", room, f"I do not know the way to the {room}.", skill)
+        if exits:
+            told = f"From the {room} you can go {spoken_exits(exits)}."
+            draft.tell("exits", room, told, _list_skill(list(exits)))
+
+
+def _tell_thing(draft: Draft, house: _House, name: str, entry: dict[str, str]) -> None:
+    if "held by" in entry:
+        for kind in ("where_thing", "thing_room"):
+            draft.tell(kind, name, f"You carry the {name}.")
+        draft.tell("holder", name, f"You have the {name}.")
+        return
+    where = next(where for where in ("in", "on", "at") if where in entry)
+    draft.tell("where_thing", name, f"The {name} is {WORD[where]} {the(entry[where])}.")
+    room = house.room_of(entry)
+    skill = ONE_FACT if where == "at" else TWO_FACTS
+    draft.tell("thing_room", name, f"The {name} is in the {room}.", skill)
+
+
+WORD = {"in": "in", "on": "on", "at": "in"}
+
+
+def _tell_found(
+    draft: Draft, kind: str, where: str, name: str, found: list[str], skill: str
+) -> None:
+    """What lies in or on something; not asked where a reply would become a list too long."""
     if not found:
-        draft.tell(kind, name, f"There is nothing {where} the {name}.")
+        draft.tell(kind, name, f"There is nothing {where} the {name}.", skill)
     elif len(found) <= SPOKEN_MOST:
-        draft.tell(kind, name, f"You find {spoken_list(found)} {where} the {name}.")
+        draft.tell(kind, name, f"You find {spoken_list(found)} {where} the {name}.", skill)

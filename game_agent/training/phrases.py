@@ -84,7 +84,6 @@ OFFICES = [
 ]
 DIRECTIONS = ("north", "east", "south", "west")
 DEEDS = (
-    "went to {the_place}",
     "left {the_place}",
     "lost {the_thing}",
     "found {the_thing}",

@@ -40,7 +40,7 @@ PRESETS = {
             head_dim=64,
             intermediate_size=512,
         ),
-        minutes=75,
+        minutes=88,
         muon_rate=3e-3,
         adam_rate=3e-3,
         batch_tokens=3072,

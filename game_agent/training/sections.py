@@ -7,6 +7,7 @@ from typing import Any
 from game_agent.training import phrases
 from game_agent.training.draft import Draft
 from game_agent.training.names import WORDS, spoken_list, the
+from game_agent.training.scene import LIST, ONE_FACT, TWO_FACTS
 
 
 def add_person(draft: Draft) -> None:
@@ -38,6 +39,9 @@ def add_person(draft: Draft) -> None:
         ],
     )
     draft.people.append(name)
+    if ("carrying_person", name) in draft.facts:
+        for thing in things:
+            draft.tell("holder", thing, f"{name} has the {thing}.")
     if ("job", name) in draft.facts:
         _tell_place_by_job(draft, name, job)
 
@@ -48,7 +52,7 @@ def _tell_place_by_job(draft: Draft, name: str, job: str) -> None:
     told = [f for f in draft.facts.values() if f.kind == "job" and f.answer.endswith(f" a {job}.")]
     where = draft.facts.get(("where_person", name))
     if where and len(told) == 1:
-        draft.tell("job_where", job, where.answer)
+        draft.tell("job_where", job, where.answer, TWO_FACTS)
 
 
 def add_thing(draft: Draft) -> None:
@@ -65,6 +69,9 @@ def add_thing(draft: Draft) -> None:
             (("at", "in", "location"), place, "where_thing", f"The {name} is in {the(place)}."),
         ],
     )
+    owner_place = draft.facts.get(("where_person", owner))
+    if owner_place and ("owner", name) in draft.facts:
+        draft.tell("owner_where", name, owner_place.answer, TWO_FACTS)
 
 
 def add_place(draft: Draft) -> None:
@@ -96,7 +103,7 @@ def add_place(draft: Draft) -> None:
         entry["description"] = draft.pick(phrases.DESCRIPTIONS)
     draft.places.append(name)
     if keeper_place and ("keeper", name) in draft.facts:
-        draft.tell("keeper_where", name, keeper_place.answer)
+        draft.tell("keeper_where", name, keeper_place.answer, TWO_FACTS)
 
 
 def spoken_exits(exits: dict[str, str]) -> str:
@@ -278,4 +285,5 @@ def _add_attributes(
         # The first key is the usual one.
         key = keys[0] if draft.chance(0.6) else draft.pick(keys)
         target[key] = value
-        draft.tell(kind, subject, answer)
+        skill = LIST if isinstance(value, list) and len(value) > 1 else ONE_FACT
+        draft.tell(kind, subject, answer, skill)
