@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from game_agent.commands.evaluating import run_evaluation
 from game_agent.commands.making import partition, train
 from game_agent.commands.playing import chat, demo
 from game_agent.commands.serving import keygen, run_soak, serve, show_top
@@ -23,6 +24,7 @@ app.command()(demo)
 app.command()(chat)
 app.command()(partition)
 app.command("train-bundled")(train)
+app.command("evaluate")(run_evaluation)
 
 
 def main() -> None:

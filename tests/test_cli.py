@@ -11,7 +11,17 @@ from game_agent import cli
 from game_agent.commands.playing import read_world
 from game_agent.errors import InvalidInput
 
-COMMANDS = ("serve", "keygen", "top", "soak", "demo", "chat", "partition", "train-bundled")
+COMMANDS = (
+    "serve",
+    "keygen",
+    "top",
+    "soak",
+    "demo",
+    "chat",
+    "partition",
+    "train-bundled",
+    "evaluate",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

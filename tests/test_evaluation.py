@@ -9,15 +9,19 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
+from typer.testing import CliRunner
 
+from game_agent import cli
 from game_agent.engine import Engine, Request
 from game_agent.errors import InvalidInput
-from game_agent.evaluation.answers import AnswerFile
+from game_agent.evaluation.answers import Answer, AnswerFile
 from game_agent.evaluation.asking import Replying
-from game_agent.evaluation.metrics import score
+from game_agent.evaluation.metrics import Scores, score
 from game_agent.evaluation.prompts import PAPER, Demonstrations, Prompts, Wording
 from game_agent.evaluation.records import Record, read_records
+from game_agent.evaluation.report import Report, check_metric, markdown
 from game_agent.evaluation.run import Loading, Model, Result, Settings, evaluate
+from game_agent.evaluation.scenes import scene_records
 from game_agent.evaluation.ways import WAYS, parse_ways
 
 GOOD = {"blocks": ["inn: rooms: 3."], "question": "How many rooms?", "answers": ["3"]}
@@ -226,3 +230,93 @@ def test_names_of_models(tmp_path: Path) -> None:
     twice = [Model("a", tmp_path), Model("a", tmp_path)]
     with pytest.raises(InvalidInput, match="two models have the same name"):
         evaluate(twice, [], make_records(1), Settings())
+
+
+def test_scenes_are_the_same_for_the_same_seed() -> None:
+    records = scene_records((2, 6), num_scenes=2, num_questions=5, seed=3)
+    assert records == scene_records((2, 6), num_scenes=2, num_questions=5, seed=3)
+    assert records != scene_records((2, 6), num_scenes=2, num_questions=5, seed=4)
+    assert len({record.id for record in records}) == 2 * 2 * 5
+    assert all(record.blocks[0].startswith("You are ") and record.type for record in records)
+    for sizes, number in (((), 1), ((1,), 1), ((2,), 0)):
+        with pytest.raises(InvalidInput, match="scenes need 2 blocks"):
+            scene_records(sizes, num_scenes=number)
+
+
+def test_a_report_counts_by_hand() -> None:
+    records = [Record(f"{i}", (f"scene {i // 2}",), "?", ("x",), "ab"[i % 2]) for i in range(8)]
+
+    def answers(way: str, right: str) -> list[Answer]:
+        rows = zip(records, right, strict=True)
+        return [
+            Answer("m", "0", way, r.id, r.type, "", "stop", 1, Scores(1, 0.5, float(good)))
+            for r, good in rows
+        ]
+
+    both = [*answers("block", "11101010"), *answers("full", "11111010")]
+    report = Report.of(both, records, "exact")
+    found = report.interval(("m", "block"), "a")
+    assert found is not None
+    assert (found.mean, report.count(("m", "block"), "a")) == (1, 4)
+    assert report.interval(("m", "block"), "c") is None
+    better = report.difference(("m", "full"))
+    assert better is not None
+    assert better.mean == 1 / 8
+    text = markdown(report, "Title", ["A note."])
+    assert "| m | block | 8 | 100.0 (51.0 – 100.0) | 50.0 (" in text
+    assert "| +12.5 (+0.0 – +37.5) |" in text
+    assert "| a | 4 | 100 (51 – 100) | 100 (51 – 100) |\n| b | 4 | 25 (0 – 75) | 50 (" in text
+    with pytest.raises(InvalidInput, match="--metric must be one of"):
+        check_metric("best")
+
+
+def invoke(*args: object) -> Any:
+    return CliRunner().invoke(cli.app, ["evaluate", "--kv-memory", "0.02", *map(str, args)])
+
+
+def test_the_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    lines = [{**GOOD, "question": f"Room {i}?", "type": f"t{i % 2}"} for i in range(5)]
+    data = write_lines(tmp_path / "data.jsonl", [*lines, "bad"])
+    out, plot, answers = (tmp_path / "new" / name for name in ("o.md", "o.png", "a.jsonl"))
+    args = (f"one={tiny_checkpoint}", f"two={tiny_checkpoint}", "--data", data, "--modes", "all")
+    more = ("--max-tokens", 3, "--on-bad-data", "skip", "--out", out, "--demonstrations", 1)
+    result = invoke(*args, *more, "--answers", answers, "--paper-prompt", "--seed", 2)
+    assert result.exit_code == 0, result.output
+    assert "data.jsonl, line 6: it is not JSON" in result.output
+    text = out.read_text("utf-8")
+    assert "data.jsonl, 5 of them, 1 demonstrations" in text
+    for model in ("one", "two"):
+        for way in WAYS:
+            assert f"| {model} | {way} | 5 |" in text
+    assert len(answers.read_text("utf-8").splitlines()) == 1 + 6 * 5  # both have the same weights
+    assert not plot.exists()
+
+
+def test_the_command_on_scenes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    plot, out = tmp_path / "o.png", tmp_path / "o.md"
+    few = ("--scene-blocks", "2,3", "--scene-count", 1, "--scene-questions", 3, "--max-tokens", 2)
+    result = invoke(tiny_checkpoint, "--scenes", *few, "--plot", plot, "--out", out, "--limit", 4)
+    assert result.exit_code == 0, result.output
+    assert "scenes of the test split, 4 of them" in out.read_text("utf-8")
+    assert "](o.png)" in out.read_text("utf-8")
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "give records"),
+        (("--scenes", "--data", "x"), "two sources"),
+        (("--scenes", "--demonstrations", 1), "begins with its character"),
+        (("--scenes", "--instruction", "Be brief."), "begins with its character"),
+        (("--scenes", "--scene-blocks", "4,x"), "must be numbers"),
+        (("--scenes", "--metric", "best"), "--metric must be one of"),
+        (("--scenes", "--on-bad-data", "go"), "--on-bad-data must be stop or skip"),
+        (("--scenes", "--modes", "x", "--limit", 1), "there is no 'x'"),
+    ],
+)
+def test_what_the_command_refuses(args: tuple[object, ...], message: str) -> None:
+    result = invoke(*args)
+    assert isinstance(result.exception, InvalidInput)
+    assert message in result.exception.message

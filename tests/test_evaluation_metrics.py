@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from game_agent.evaluation.intervals import interval
+from game_agent.evaluation.intervals import difference, interval
 from game_agent.evaluation.metrics import normalize, score
 
 
@@ -45,7 +45,7 @@ def test_an_interval_of_single_trials_is_nearly_binomial() -> None:
     assert found.low == pytest.approx(0.7 - 1.96 * 0.0458, abs=0.02)
     assert found.high == pytest.approx(0.7 + 1.96 * 0.0458, abs=0.02)
     assert interval(values, range(100)) == found
-    assert str(found).startswith("70.0 (6")
+    assert found.text().startswith("70.0 (6")
 
 
 def test_groups_make_an_interval_wider() -> None:
@@ -63,3 +63,13 @@ def test_all_right_is_not_certain() -> None:
     assert found.low == pytest.approx(0.839, abs=0.001)  # Wilson's for 20 of 20
     assert interval([0.0] * 20, range(20)).high == pytest.approx(0.161, abs=0.001)
     assert interval([1.0], [0]).low < 0.3
+
+
+def test_a_difference_on_the_same_questions() -> None:
+    found = difference([0.0] * 90 + [-1.0] * 9 + [1.0], range(100))
+    assert found.mean == pytest.approx(-0.08)
+    assert -0.15 < found.low < found.mean < found.high < 0
+    assert found.text("+.1f").startswith("-8.0 (-1")
+    same = difference([0.0] * 9, range(9))
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    assert same.text("+.1f") == "+0.0 (+0.0 – +0.0)"

@@ -72,9 +72,7 @@ def load_runtime(
     """A runtime from command line options."""
     if memory <= 0:
         raise InvalidInput("--kv-memory must be positive")
-    if threads > 0:
-        torch.set_num_threads(threads)
-        set_num_threads(threads)
+    use_threads(threads)
     default_mode = next((known for known in Runtime.modes if known == mode), None)
     if default_mode is None:
         raise InvalidInput(f"--mode must be one of {', '.join(Runtime.modes)}, not {mode}")
@@ -92,6 +90,13 @@ def load_runtime(
         prompt_prefix=prompt_prefix,
         kv_cache=cache,
     )
+
+
+def use_threads(threads: int) -> None:
+    """Compute with so many CPU threads; 0 leaves it as it is."""
+    if threads > 0:
+        torch.set_num_threads(threads)
+        set_num_threads(threads)
 
 
 def cache_settings(folder: Path | None, size: float, host: float) -> CacheSettings | None:

@@ -20,8 +20,10 @@ class Interval:
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} ({100 * self.low:.1f} – {100 * self.high:.1f})"
+    def text(self, form: str = ".1f") -> str:
+        """In percent, as ``70.0 (60.5 – 78.1)``; ``form`` is a number's format, as ``+.1f``."""
+        mean, low, high = (f"{100 * value:{form}}" for value in (self.mean, self.low, self.high))
+        return f"{mean} ({low} – {high})"
 
 
 def interval(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
@@ -32,15 +34,30 @@ def interval(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
     Where all groups have the same mean nothing can be learned from drawing, and the interval is
     Wilson's (1927) for as many trials as there are groups. Same input, same interval.
     """
+    found, num_groups = _bootstrap(values, groups)
+    return found or _wilson(float(np.mean(values)), num_groups)
+
+
+def difference(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
+    """Of the mean of differences [n ≥ 1], each between -1 and 1; groups as in :func:`interval`.
+
+    Where all groups have the same mean it is that mean: nothing was seen to differ.
+    """
+    found, _ = _bootstrap(values, groups)
+    mean = float(np.mean(values))
+    return found or Interval(mean, mean, mean)
+
+
+def _bootstrap(values: Sequence[float], groups: Sequence[Hashable]) -> tuple[Interval | None, int]:
+    """(the interval or None where all groups have the same mean, number of groups)."""
     places = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     owner = np.array([places[group] for group in groups])
     sums = np.bincount(owner, weights=np.array(values, np.float64)).astype(np.float64)
     counts = np.bincount(owner).astype(np.float64)
-    mean = float(sums.sum() / counts.sum())
     if np.ptp(sums / counts) < 1e-9:
-        return _wilson(mean, len(places))
+        return None, len(places)
     low, high = np.percentile(_resampled(sums, counts), [2.5, 97.5])
-    return Interval(mean, float(low), float(high))
+    return Interval(float(np.mean(values)), float(low), float(high)), len(places)
 
 
 def _resampled(

@@ -55,7 +55,6 @@ class Loading:
     dtype: str | None = None
     prompt_format: str | None = None
     prompt_prefix: str = ""
-    sink: str | None = None
     kv_memory_bytes: int = EngineSettings.kv_memory_bytes
 
     def runner(self, model: Model) -> ModelRunner:
