@@ -31,6 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "commands": {
         "chat",
         "client",
+        "finetuning",
+        "model",
         "server",
         "soak",
         "top",

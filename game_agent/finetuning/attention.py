@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +10,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from game_agent.finetuning.rows import Row
+from game_agent.finetuning.settings import Attention
 
-Attention = Literal["sdpa", "flex_attention"]
-ATTENTIONS: tuple[Attention, ...] = get_args(Attention)
 _TILE = 128  # tokens, of FlexAttention's sparse masks
 
 Visible = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

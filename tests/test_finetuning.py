@@ -1,0 +1,296 @@
+"""Block fine-tuning from beginning to end, on tiny models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from checkpoints import make_checkpoint, oracle
+from peft import PeftModel
+from rich.console import Console
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from game_agent.blocks.block import Block
+from game_agent.engine import Engine, Request
+from game_agent.errors import InvalidInput
+from game_agent.finetuning import training
+from game_agent.finetuning.finetune import finetune
+from game_agent.finetuning.settings import Settings
+from game_agent.model.runner import load_runner
+
+# peft asks transformers for a property by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate() -> Iterator[None]:
+    """Its state is the process's: another test may want another precision."""
+    yield
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+ROOMS = [
+    {
+        "blocks": [f"inn: rooms: {n}.", f"mill: rooms: {9 - n}."],
+        "question": "inn?",
+        "answer": str(n),
+    }
+    for n in range(10)
+]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    data = tmp_path / "rooms.jsonl"
+    data.write_text("".join(json.dumps(room) + "\n" for room in ROOMS), "utf-8")
+    model = make_checkpoint(tmp_path / "model")
+    return Settings(
+        model,
+        tmp_path / "out",
+        (data,),
+        steps=6,
+        rows=2,
+        max_tokens=96,
+        learning_rate=3e-3,
+        save_every=2,
+        evaluate_every=0,
+        cpu=True,
+    )
+
+
+def run(settings: Settings, *, resume: bool = True) -> dict[str, torch.Tensor]:
+    """The weights that a silent run leaves."""
+    finetune(settings, resume=resume, console=Console(quiet=True))
+    return load_file(settings.out / "model.safetensors")
+
+
+def log(settings: Settings, event: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (settings.work / "log.jsonl").read_text("utf-8").splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_it_learns_and_the_runtime_answers(settings: Settings) -> None:
+    settings = replace(settings, steps=60, held_out=settings.data, evaluate_every=30)
+    run(settings)
+    steps, measured = log(settings, "step"), log(settings, "evaluation")
+    assert [line["step"] for line in steps] == list(range(1, 61))
+    assert [line["step"] for line in measured] == [0, 30, 60]
+    for mode in ("block", "full"):
+        assert measured[-1][mode]["loss"] < 0.2 < measured[0][mode]["loss"]
+        assert measured[-1][mode]["exact"] == 1 > measured[0][mode]["exact"]
+    runner = load_runner(settings.out, kv_memory_bytes=2**22)
+    engine, encoder = Engine(runner), runner.encoder
+    for room in ROOMS:
+        blocks = [Block(encoder.block(t, first=not i)) for i, t in enumerate(room["blocks"])]
+        for mode in ("block", "full"):
+            request = Request(tuple(blocks), encoder.event("inn?"), mode=mode, max_tokens=4)  # type: ignore[arg-type]
+            (done,) = engine.run([request])
+            assert (done.text, done.finish_reason) == (room["answer"], "stop")
+    engine.close()
+
+
+def test_the_folder_is_like_the_one_before(settings: Settings) -> None:
+    (settings.model / "generation_config.json").write_text('{"eos_token_id": 4}', "utf-8")
+    (settings.model / "chat_template.jinja").write_text("{{ messages }}", "utf-8")
+    weights = run(settings)
+    before = load_file(settings.model / "model.safetensors")
+    assert weights.keys() == before.keys()
+    for name in ("config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"):
+        assert (settings.out / name).read_bytes() == (settings.model / name).read_bytes()
+    names = {path.name for path in settings.out.iterdir()}
+    assert names == {path.name for path in settings.model.iterdir()} | {"README.md"}
+    assert "game-agent serve" in (settings.out / "README.md").read_text("utf-8")
+    assert not settings.out.with_name("out.part").exists()
+    with pytest.raises(InvalidInput, match="exists already"):
+        run(settings)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, settings: Settings, last: int) -> None:
+    """A run that ends before step ``last``."""
+    step = training.Training._step
+
+    def failing(self: training.Training, number: int, groups: list[list[int]]) -> None:
+        if number == last:
+            raise Killed
+        step(self, number, groups)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "_step", failing)
+        with pytest.raises(Killed):
+            run(settings)
+    # What a kill while a checkpoint is written leaves.
+    (settings.work / "checkpoint-00000099.part").mkdir()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4], ids=["all weights", "lora"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, lora_rank: int
+) -> None:
+    settings = replace(
+        settings, lora_rank=lora_rank, lora_dropout=0.1, held_out=settings.data, evaluate_every=2
+    )
+    whole = replace(settings, out=settings.out.with_name("whole"))
+    expected = run(whole)
+    killed_at(monkeypatch, settings, 5)
+    assert not settings.out.exists()
+    assert len(log(settings, "step")) == 5
+    AcceleratorState._reset_state(True)
+    assert same(run(settings), expected)
+    assert [path.name for path in settings.work.glob("checkpoint-*")] == ["checkpoint-00000004"]
+    for event in ("start", "step", "evaluation"):
+        kept = [
+            [
+                {k: v for k, v in line.items() if k not in ("tokens_per_s", "settings")}
+                for line in log(each, event)
+            ]
+            for each in (settings, whole)
+        ]
+        assert kept[0] == kept[1]
+
+
+def test_a_run_goes_on_only_as_it_began(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at(monkeypatch, settings, 3)
+    other = replace(settings, learning_rate=1e-3)
+    with pytest.raises(InvalidInput, match="learning_rate was 0.003, is 0.001"):
+        run(other)
+    with settings.data[0].open("a") as file:
+        file.write(json.dumps(ROOMS[0]) + "\n")
+    with pytest.raises(InvalidInput, match="data was"):
+        run(settings)
+    run(other, resume=False)
+    assert len(log(other, "step")) == other.steps
+
+
+def test_bad_data_stops_before_anything_is_written(settings: Settings) -> None:
+    data = settings.data[0]
+    with data.open("a") as file:
+        file.write('{"blocks": ["a"], "question": "b"}\n{"blocks": [}\n')
+    with pytest.raises(InvalidInput, match=r"line 11: answer is missing \(2 of 12 records are bad"):
+        run(settings)
+    assert not settings.work.exists()
+    assert not settings.out.exists()
+    run(replace(settings, on_bad_data="skip"))
+    assert [line["where"] for line in log(settings, "skipped")] == [
+        f"{data}, line 11",
+        f"{data}, line 12",
+    ]
+    assert log(settings, "start")[0]["skipped"] == 2
+    assert "2 bad records left out" in (settings.out / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_lora_merged_is_the_adapter_on_the_model(settings: Settings, family: str) -> None:
+    model = make_checkpoint(settings.model.with_name(family), family)
+    settings = replace(settings, model=model, lora_rank=4, learning_rate=1e-2)
+    merged = run(settings)
+    kept = replace(settings, merge=False, out=settings.out.with_name("adapter"))
+    AcceleratorState._reset_state(True)
+    finetune(kept, console=Console(quiet=True))
+    names = {path.name for path in kept.out.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= names
+    assert "model.safetensors" not in names
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    before = {k: v.clone() for k, v in base.state_dict().items()}
+    state = PeftModel.from_pretrained(base, kept.out).merge_and_unload().state_dict()
+    assert same(merged, state)
+    changed = {name for name in state if not torch.equal(before[name], state[name])}
+    assert changed == {name for name in state if "proj" in name}
+
+
+def test_tied_embeddings_stay_tied(settings: Settings) -> None:
+    model = make_checkpoint(settings.model.with_name("tied"), tie_word_embeddings=True)
+    weights = run(replace(settings, model=model))
+    assert "lm_head.weight" not in weights
+    got = oracle(settings.out)
+    assert torch.equal(got.lm_head.weight, weights["model.embed_tokens.weight"])
+    load_runner(settings.out, kv_memory_bytes=2**20)
+
+
+def test_the_dtype_stays(settings: Settings) -> None:
+    model = AutoModelForCausalLM.from_pretrained(settings.model, dtype=torch.bfloat16)
+    model.save_pretrained(settings.model)
+    weights = run(replace(settings, dtype="bfloat16"))
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+
+
+def test_less_memory_gives_the_same(settings: Settings) -> None:
+    expected = run(settings)
+    less = replace(settings, checkpointing=True, out=settings.out.with_name("less"))
+    assert same(run(less), expected)
+
+
+def test_masks_differ(settings: Settings) -> None:
+    settings = replace(settings, steps=2)
+    both, block, full = (
+        replace(settings, masks=masks, out=settings.out.with_name(masks))  # type: ignore[arg-type]
+        for masks in ("both", "block", "full")
+    )
+    weights = [run(both)]
+    for each in (block, full):
+        AcceleratorState._reset_state(True)
+        weights.append(run(each))
+    assert not any(same(weights[i], weights[i - 1]) for i in range(3))
+    # The first step's losses are those of the model before it: of each mask alone as of both.
+    (first, *_) = log(both, "step")
+    assert first["loss"]["block"] == pytest.approx(log(block, "step")[0]["loss"]["block"])
+    assert first["loss"]["full"] == pytest.approx(log(full, "step")[0]["loss"]["full"])
+    assert log(block, "step")[0]["loss"].keys() == {"block"}
+
+
+def test_the_rate_rises_and_falls(settings: Settings) -> None:
+    settings = replace(settings, steps=100, warm_up=0.1, learning_rate=1.0)
+    for schedule in ("linear", "cosine"):
+        rates = [replace(settings, schedule=schedule).rate(step) for step in range(100)]  # type: ignore[arg-type]
+        assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+        assert rates[10] == 1
+        assert rates[10:] == sorted(rates[10:], reverse=True)
+        assert 0 < rates[-1] < 0.02
+    assert replace(settings, warm_up=0.0).rate(0) == 1
+    assert replace(settings, learning_rate=None).top_rate == 2e-5
+    assert replace(settings, learning_rate=None, lora_rank=8).top_rate == 2e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("masks", "all", "masks must be one of both, block, full"),
+        ("dtype", "float16", "dtype must be one of float32, bfloat16"),
+        ("attention", "eager", "attention must be one of"),
+        ("steps", 0, "steps must be at least 1"),
+        ("learning_rate", 0.0, "top_rate must be positive"),
+        ("learning_rate", float("nan"), "top_rate must be positive"),
+        ("warm_up", 1.0, "warm_up must lie between"),
+        ("save_every", -1, "save_every must not be negative"),
+        ("data", (), "there is no data"),
+        ("max_tokens", 20_000, "does not fit the model"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    settings: Settings, name: str, value: object, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        run(replace(settings, **{name: value}))  # type: ignore[arg-type]
+
+
+def test_a_missing_package_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
+    with pytest.raises(InvalidInput, match=r"pip install 'game-agent\[finetune\]'"):
+        run(settings)
