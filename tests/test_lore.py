@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from game_agent.agents.lore import KeyIndex, Lorebook
+from game_agent.agents.keys import KeyIndex
+from game_agent.agents.lore import Lorebook
 from game_agent.errors import InvalidInput, TooLarge
 
 

@@ -6,7 +6,6 @@ said at :class:`Lorebook`.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ from functools import lru_cache
 from itertools import islice
 
 from game_agent.agents.decorators import read_decorators
+from game_agent.agents.fields import Fields
+from game_agent.agents.keys import Key, KeyIndex, read_keys
 from game_agent.agents.limits import MAX_LORE_CHARS, check_text
 from game_agent.agents.macros import without_comments
 from game_agent.agents.patch import Json, check_json
@@ -23,16 +24,7 @@ from game_agent.errors import InvalidInput, TooLarge
 SPEC = "lorebook_v3"
 DEFAULT_SCAN_DEPTH = 4
 MAX_SCAN_DEPTH = 1000
-MAX_KEY_CHARS = 200
 MAX_ENTRIES = 50_000
-HEAD_CHARS = 3
-
-# Letters and digits of scripts that put spaces between words: Latin, Greek, Cyrillic. A key that
-# begins with one begins where a word does ("rat" is not in "celebrate", but in "rats").
-_IN_WORD = r"0-9A-Za-zÀ-ɏͰ-ӿ"
-_STARTS = re.compile(rf"(?<![{_IN_WORD}])\S|[^\s{_IN_WORD}]")
-
-Key = tuple[bool, str]  # whether case matters, and the text, folded if it does not
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,7 @@ class Lorebook:
                 raise InvalidInput("a lorebook is an object", where=where)
         self.value: Mapping[str, Json] = value
         """What it was made of, unknown fields included."""
-        fields = _Fields(value, where)
+        fields = Fields(value, where)
         depth = fields.number("scan_depth", DEFAULT_SCAN_DEPTH)
         self.scan_depth = min(max(int(depth), 0), MAX_SCAN_DEPTH)
         budget = fields.number("token_budget", -1)
@@ -177,52 +169,14 @@ class Lorebook:
         return {key for i in numbers for key in self._mentioned(self.entries[i].text)}
 
 
-class KeyIndex:
-    """Finds all of many keys in a text: by their first characters, then by their lengths.
-
-    The cost follows the text and the keys that begin like something in it, not the keys.
-    """
-
-    def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = frozenset(keys)
-        lengths: dict[Key, set[int]] = defaultdict(set)
-        for is_exact, text in self._keys:
-            lengths[is_exact, text[:HEAD_CHARS]].add(len(text))
-        self._lengths = {head: sorted(found) for head, found in lengths.items()}
-        self._heads = {
-            is_exact: sorted({len(head) for kind, head in lengths if kind is is_exact})
-            for is_exact in (False, True)
-        }
-
-    def mentioned(self, text: str) -> frozenset[Key]:
-        """The keys that ``text`` contains."""
-        found: set[Key] = set()
-        for is_exact in (False, True):
-            if self._heads[is_exact]:
-                self._search(text if is_exact else text.casefold(), is_exact, found)
-        return frozenset(found)
-
-    def _search(self, text: str, is_exact: bool, found: set[Key]) -> None:
-        text = collapse(text)
-        heads = self._heads[is_exact]
-        for match in _STARTS.finditer(text):
-            start = match.start()
-            for num_chars in heads:
-                head = (is_exact, text[start : start + num_chars])
-                for length in self._lengths.get(head, ()):
-                    key = (is_exact, text[start : start + length])
-                    if key in self._keys:
-                        found.add(key)
-
-
 def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     """An entry that can be told, None for one that never is."""
     if not isinstance(value, Mapping):
         raise InvalidInput("an entry of a lorebook is an object", where=where)
-    fields = _Fields(value, where)
+    fields = Fields(value, where)
     is_exact = fields.flag("case_sensitive", False)
-    keys = _keys(fields.texts("keys"), is_exact, f"{where}/keys")
-    secondary = _keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
+    keys = read_keys(fields.texts("keys"), is_exact, f"{where}/keys")
+    secondary = read_keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
     order = fields.number("insertion_order", 0)
     content = fields.text("content")
     check_text(content, f"{where}/content", MAX_LORE_CHARS, "an entry")
@@ -230,7 +184,7 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     is_constant = fields.flag("constant", False)
     is_selective = fields.flag("selective", False) and not is_constant
     conditions = [
-        _keys(texts, is_exact, f"{where}/content")
+        read_keys(texts, is_exact, f"{where}/content")
         for texts in (says.additional_keys, says.exclude_keys)
         if not says.activate
     ] or [(), ()]
@@ -252,56 +206,3 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     is_enabled = fields.flag("enabled", True) and (says.activate or not says.dont_activate)
     is_reachable = bool(keys) or entry.is_constant
     return entry if is_enabled and entry.text and is_reachable and not is_regex else None
-
-
-def _keys(texts: Sequence[str], is_exact: bool, where: str) -> tuple[Key, ...]:
-    for text in texts:
-        if len(text) > MAX_KEY_CHARS:
-            raise TooLarge(f"a key has at most {MAX_KEY_CHARS} characters", where=where)
-    folded = (collapse(text if is_exact else text.casefold()) for text in texts)
-    return tuple(dict.fromkeys((is_exact, text) for text in folded if text))
-
-
-class _Fields:
-    """The fields of an object from a stranger; each raises InvalidInput for another type."""
-
-    def __init__(self, value: Mapping[str, Json], where: str) -> None:
-        self._value = value
-        self._where = where
-
-    def text(self, name: str) -> str:
-        value = self._value.get(name)
-        if not isinstance(value, str | None):
-            raise self._error(name, "a text")
-        return value or ""
-
-    def flag(self, name: str, default: bool) -> bool:
-        value = self._value.get(name)
-        if not isinstance(value, bool | None):
-            raise self._error(name, "true or false")
-        return default if value is None else value
-
-    def number(self, name: str, default: float) -> float:
-        value = self._value.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise self._error(name, "a number")
-        return default if value is None else value
-
-    def sequence(self, name: str) -> Sequence[Json]:
-        value = self._value.get(name)
-        if not isinstance(value, list):
-            raise self._error(name, "an array")
-        return value
-
-    def texts(self, name: str) -> tuple[str, ...]:
-        """An array of texts, or one text with commas; nothing is none."""
-        value = self._value.get(name)
-        if value is None:
-            return ()
-        texts = value.split(",") if isinstance(value, str) else value
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise self._error(name, "an array of texts")
-        return tuple(text for text in texts if isinstance(text, str))
-
-    def _error(self, name: str, kind: str) -> InvalidInput:
-        return InvalidInput(f'"{name}" must be {kind}', where=f"{self._where}/{name}")
