@@ -91,7 +91,7 @@ def test_before_the_character_goes_before_after_it() -> None:
         entry("2", position="before_char", insertion_order=9),
         entry("3", insertion_order=2),
     ]
-    assert told(entries, "inn") == ["3", "2", "1"]
+    assert told(entries, "inn") == ["2", "3", "1"]
 
 
 def test_what_may_be_ignored_gives_way_first() -> None:

@@ -50,6 +50,8 @@ class LoreEntry:
     """Those of lower priority give way when the token budget is used up."""
     gives_way: bool = False
     """Before all others."""
+    is_before_char: bool = False
+    """It is told before the character."""
     is_after_char: bool = False
     """It is told behind those that are not."""
 
@@ -82,9 +84,9 @@ class Lorebook:
     aside; in Latin, Greek and Cyrillic script it must begin where a word does. The last
     ``scan_depth`` messages are looked at, 4 if the book does not say; with ``recursive_scanning``
     also the content of entries that are told. Decorators (lines that begin with ``@@``) are cut
-    off; those of ``decorators.py`` are followed. All lore stands behind the character, whose block
-    opens the prompt, and the world: entries for ``before_char`` first, then the others, each by
-    order of insertion. Entries with ``use_regex`` are kept but never told: a pattern from a
+    off; those of ``decorators.py`` are followed. Entries for ``before_char`` open the prompt; all
+    others stand behind the character and the world, those for ``after_char`` last; each by order of
+    insertion. Entries with ``use_regex`` are kept but never told: a pattern from a
     stranger's card can take for ever to match.
     """
 
@@ -119,7 +121,7 @@ class Lorebook:
         self.entries = tuple(
             sorted(
                 (e for e in made if e is not None),
-                key=lambda entry: (entry.is_after_char, entry.insertion_order),
+                key=lambda e: (not e.is_before_char, e.is_after_char, e.insertion_order),
             )
         )
         depths = (e.scan_depth for e in self.entries if e.scan_depth is not None)
@@ -200,6 +202,7 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
         insertion_order=order,
         priority=fields.number("priority", order),
         gives_way=says.ignore_on_max_context,
+        is_before_char=fields.text("position") == "before_char",
         is_after_char=fields.text("position") == "after_char",
     )
     is_regex = fields.flag("use_regex", False) and not says.activate

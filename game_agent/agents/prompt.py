@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
@@ -52,42 +53,73 @@ def build_prompt(
 
     The character and the world are never left out. Each lorebook has half of what is left at most,
     and so have the character's examples; memory takes what remains, or its ``budget`` if that is
-    less. ``query`` is what older turns are recalled for. Raises :class:`TooLarge` when the
-    character and the world alone are too long.
+    less. Lore for before the character opens the prompt. ``query`` is what older turns are recalled
+    for. Raises :class:`TooLarge` when the character and the world alone are too long.
     """
-    fixed = [("character", character_block(cache, character))]
-    for part in parts:
-        source = f"world:{part.path}"
-        fixed.append((source, cache.block(part.text, source)))
-    room = max_tokens - _num_tokens(fixed)
+    opening = _opening(cache, character)
+    body = [(f"world:{part.path}", cache.block(part.text, f"world:{part.path}")) for part in parts]
+    room = max_tokens - _num_tokens(opening) - _num_tokens(body)
     if room < 0:
         raise TooLarge(
             f"the character and what it sees of the world have {max_tokens - room} tokens, "
             f"{max_tokens} fit beside the question; narrow `sees`, or load a model with more "
             "context"
         )
-    told: list[Entry] = []
-    for active in lore:
-        told += _lore(cache, active, character, (room - _num_tokens(told)) // 2)
-    room -= _num_tokens(told)
+    told = _lore(cache, lore, character, room)
+    body += [(each.source, each.block) for each in told if not each.is_before]
+    if before := [each for each in told if each.is_before]:
+        # The first block of a prompt may be longer than the same text elsewhere.
+        longer = _opening(cache, character, before)
+        if _num_tokens(longer) + _num_tokens(body) <= max_tokens:
+            opening = longer
+    room = max_tokens - _num_tokens(opening) - _num_tokens(body)
     examples = _examples(cache, character, room // 2)
     room -= _num_tokens(examples)
     if budget.tokens is not None:
         room = min(room, budget.tokens)
     remembered = Remembered(cache, memory, character.name)
-    entries = [*fixed, *told, *examples, *remembered.entries(room, budget, query)]
+    entries = [*opening, *body, *examples, *remembered.entries(room, budget, query)]
     return Prompt(tuple(b for _, b in entries), tuple(source for source, _ in entries), room)
+
+
+class Told(NamedTuple):
+    """Lore that is told now."""
+
+    source: str
+    text: str
+    block: Block
+    is_before: bool
+
+
+def _opening(cache: BlockCache, character: Character, before: Iterable[Told] = ()) -> list[Entry]:
+    """The character, and what stands before it."""
+    texts = [*((told.source, told.text) for told in before), ("character", character.text)]
+    return [
+        (source, cache.block(text, source, first=not i)) for i, (source, text) in enumerate(texts)
+    ]
 
 
 def _num_tokens(entries: Iterable[Entry]) -> int:
     return sum(len(block) for _, block in entries)
 
 
-def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int) -> list[Entry]:
+def _lore(
+    cache: BlockCache, books: Iterable[ActiveLore], character: Character, room: int
+) -> list[Told]:
+    """What fits, of each book at most half of what those before it leave."""
+    told: list[Told] = []
+    for active in books:
+        added = _told(cache, active, character, room // 2)
+        room -= sum(len(each.block) for each in added)
+        told += added
+    return told
+
+
+def _told(cache: BlockCache, active: ActiveLore, character: Character, room: int) -> list[Told]:
     """Entries of one book that fit its token budget and ``room``, in order of insertion."""
     if active.token_budget is not None:
         room = min(room, active.token_budget)
-    blocks: dict[int, Entry] = {}
+    told: dict[int, Told] = {}
     for entry in active.by_priority():
         source = f"lore:{entry.name}"
         text = character.fill(entry.text).strip()
@@ -97,8 +129,8 @@ def _lore(cache: BlockCache, active: ActiveLore, character: Character, room: int
         room -= len(block)
         if room < 0:
             break
-        blocks[id(entry)] = (source, block)
-    return [blocks[id(entry)] for entry in active.entries if id(entry) in blocks]
+        told[id(entry)] = Told(source, text, block, entry.is_before_char)
+    return [told[id(entry)] for entry in active.entries if id(entry) in told]
 
 
 def _examples(cache: BlockCache, character: Character, room: int) -> list[Entry]:
