@@ -31,6 +31,7 @@ prove: $(READY)
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
 	$(BIN)/python bench/contextual.py --ttft --out docs/results/contextual_ttft.md
 	$(BIN)/python bench/placements.py --out docs/results/placements.md
+	$(BIN)/python bench/ablation.py --twin runs/causal-only --finetuned runs/fine-tuned --out docs/results/ablation.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
 	$(BIN)/python bench/restart.py --out docs/results/restart.md
 	$(BIN)/python bench/store.py --out docs/results/store.md

@@ -89,7 +89,7 @@ def markdown(report: Report, title: str, notes: Sequence[str]) -> str:
         lines += [note, ""]
     lines += _overall(report)
     if report.types:
-        lines += ["", f"## By type: {report.metric_title}", "", *_by_type(report)]
+        lines += ["", f"## By type: {report.metric_title}", "", *by_type(report)]
     return "\n".join(lines) + "\n"
 
 
@@ -113,7 +113,8 @@ def _overall(report: Report) -> Iterator[str]:
         )
 
 
-def _by_type(report: Report) -> Iterator[str]:
+def by_type(report: Report) -> Iterator[str]:
+    """The lines of a table of means with intervals: a row for each type of question."""
     titles = [f"{model}, {way}" for model, way in report.columns]
     yield f"| type | asked | {' | '.join(titles)} |"
     yield "|---|---:|" + "---:|" * len(titles)
