@@ -39,6 +39,7 @@ prove: $(READY)
 	$(BIN)/python bench/flops.py --out docs/results/flops.md
 	$(BIN)/python bench/background.py --out docs/results/background.md
 	$(BIN)/python bench/abuse.py --out docs/results/abuse.md
+	$(BIN)/python bench/load.py --layers 4 --out docs/results/load.md
 	$(BIN)/python bench/answers.py --out docs/results/answers.md
 	$(BIN)/python bench/soak.py --out docs/results/soak
 

@@ -47,6 +47,7 @@ def cut_file(name: str, size: int) -> Callable[[Path], None]:
 
 
 NORM = "model.layers.1.input_layernorm.weight"
+Q = "model.layers.1.self_attn.q_proj"
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "config.json does not exist"),
     "config not json": (cut_file("config.json", 20), "cannot be read as JSON"),
@@ -67,7 +68,46 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
         edit_weights(lambda t: t.update({NORM: torch.zeros(3)})),
         r"has shape \(3,\), config.json asks for \(64,\)",
     ),
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json cannot be read"),
+    "other tensor": (
+        edit_weights(
+            lambda t: t.update({f"{Q}.lora_A.weight": t[NORM] + 1, "score.weight": t[NORM] + 1})
+        ),
+        rf"safetensors: {Q}.lora_A.weight, score.weight: no such tensor belongs .*must be merged",
+    ),
+    "bias": (
+        edit_weights(lambda t: t.update({f"{Q}.bias": t[NORM] + 1})),
+        rf"{Q}.bias: no such tensor belongs to the model that config.json describes",
+    ),
+    "more layers": (edit_config(num_hidden_layers=1), r"and 6 more: no such tensor"),
+    "integers": (
+        edit_weights(lambda t: t.update({NORM: torch.ones(64, dtype=torch.int32)})),
+        "holds torch.int32, not floating numbers",
+    ),
+    "quantized": (
+        edit_config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "quantized weights are not supported; give the checkpoint that was quantized",
+    ),
+    "pickles": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"\*.bin files are not read: convert them",
+    ),
+    "pointer": (
+        lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec"),
+        "is a pointer of Git LFS; run 'git lfs pull'",
+    ),
+    "end token": (edit_config(eos_token_id="</s>"), "eos_token_id must be a token id or a list"),
+    "small vocabulary": (
+        edit_config(vocab_size=100),
+        "token 260, .* is 100: it is another model's",
+    ),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        "tokenizer.json does not exist; download it again, or where there is only a tokenizer.mod",
+    ),
+    "tokenizer not text": (
+        lambda f: (f / "tokenizer.json").write_bytes(b"\xff"),
+        "tokenizer.json cannot be read",
+    ),
     "bad tokenizer": (cut_file("tokenizer.json", 100), "not a usable tokenizer"),
 }
 
@@ -126,6 +166,20 @@ def test_earlier_config_keys_are_understood(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     old = load_spec(folder)
     assert (inverse_frequencies(old.rope)[0] == inverse_frequencies(new.rope)[0]).all()
+
+
+def test_what_others_save_as_well_is_no_matter(tmp_path: Path) -> None:
+    """A head beside tied embeddings; frequencies, as earlier versions of transformers did."""
+    folder = make_checkpoint(tmp_path, tie_word_embeddings=True)
+    edit_weights(
+        lambda t: t.update(
+            {
+                "lm_head.weight": t["model.embed_tokens.weight"].clone(),
+                "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8),
+            }
+        )
+    )(folder)
+    load_runner(folder, kv_memory_bytes=2**20)
 
 
 def test_a_sliding_window_caps_the_context(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from game_agent_kernels.linear import reference
 
@@ -217,3 +219,55 @@ def test_shapes_that_do_not_fit() -> None:
             pack(random(4, 8), random(3))
         with pytest.raises(ValueError, match="8 bits, not 4"):
             pack(random(4, 8), bits=4)
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the largest tensor that an operation makes in new memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (list, tuple)) else [result]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.largest[storage.data_ptr()] = storage.nbytes()
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [None, 8])
+def test_packing_needs_little_room_beside_the_result(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bits: int | None
+) -> None:
+    monkeypatch.setattr(cpu, "PIECE_WEIGHTS", 5000)
+    weight = random(1000, 96).to(dtype)
+    with Sizes() as sizes:
+        packed = cpu.pack_linear(weight, bits=bits, dtype=torch.float32)
+    kept = {t.untyped_storage().data_ptr() for t in (weight, packed.weight)}
+    piece = max(size for at, size in sizes.largest.items() if at not in kept)
+    assert piece <= 4 * 64 * 96, "four bytes a number, four panels"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.parametrize("size", [1, 500, 10**9])
+def test_pieces_and_types_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, bits: int | None, size: int
+) -> None:
+    """Weights of 16 bits give what their float32 copy gives, in pieces or whole."""
+    weight, bias = random(123, 34).to(dtype), random(123)
+    expected = cpu.pack_linear(weight.float(), bias, bits=bits)
+    monkeypatch.setattr(cpu, "PIECE_WEIGHTS", size)
+    packed = cpu.pack_linear(weight, bias, bits=bits, dtype=torch.float32)
+    assert packed.weight.dtype == expected.weight.dtype
+    assert torch.equal(packed.weight, expected.weight)
+    assert (packed.scale is None) == (expected.scale is None)
+    if packed.scale is not None and expected.scale is not None:
+        assert torch.equal(packed.scale, expected.scale)
+    plain = reference.pack_linear(weight, bias, bits=bits, dtype=torch.float32)
+    assert torch.equal(cpu.unpack(packed).weight, plain.weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,11 +17,17 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
+from game_agent.errors import ModelError
 from game_agent.model.planner import Step
 from game_agent.model.runner import ModelRunner, load_runner
+from game_agent.model.spec import load_spec
+from game_agent.model.tensors import CheckpointTensors
+from game_agent.model.weights import load_weights
 from game_agent.runtime import Runtime
 from game_agent.text.choosing import checkpoint_name
 from game_agent.text.formats import FORMATS
+from game_agent_kernels import PackedLinear
+from game_agent_kernels.dispatch import kernels_for
 
 BY_NAME = {published.name: published for published in PUBLISHED}
 NAMES = list(BY_NAME)
@@ -153,3 +160,79 @@ def test_a_download_is_called_by_its_hub_id(tmp_path: Path, folders: dict[str, P
     runner = load(snapshot, None)
     assert runner.name == "ldsjmdy/Tulu3-Block-FT"
     assert runner.encoder.format.name == "tulu3-block"
+
+
+def shard(folder: Path) -> Path:
+    """Not the first: an error must come before anything was answered."""
+    return sorted(folder.glob("*.safetensors"))[1]
+
+
+def test_a_missing_shard(tmp_path: Path, folders: dict[str, Path]) -> None:
+    folder = shutil.copytree(folders["Tulu3-Block-FT"], tmp_path / "copy")
+    missing = shard(folder)
+    missing.unlink()
+    with pytest.raises(ModelError, match=f"{missing.name} does not exist; .*download the file"):
+        load(folder, None)
+
+
+def test_a_shard_that_was_not_downloaded_whole(tmp_path: Path, folders: dict[str, Path]) -> None:
+    folder = shutil.copytree(folders["Qwen3-8B-Block-FT"], tmp_path / "copy")
+    cut = shard(folder)
+    cut.write_bytes(cut.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=f"{cut.name} is damaged .*download it again"):
+        load(folder, None)
+
+
+def test_shards_of_another_model(tmp_path: Path, folders: dict[str, Path]) -> None:
+    """Each file is whole; together they are not what config.json describes."""
+    folder = shutil.copytree(folders["Tulu3-Block-FT"], tmp_path / "copy")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    left_out = index["weight_map"]["model.norm.weight"]
+    index["weight_map"] = {n: f for n, f in index["weight_map"].items() if f != left_out}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"is missing in the \d+ files of .*incomplete"):
+        load(folder, None)
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path, folders: dict[str, Path]) -> None:
+    folder = shutil.copytree(folders["Llama-3.2-1B-block-FT"], tmp_path / "copy")
+    spec = json.loads((folder / "tokenizer.json").read_text())
+    highest = max(spec["model"]["vocab"].values()) + 1000
+    spec["model"]["vocab"]["zzzz"] = highest
+    (folder / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(ModelError, match=f"token {highest}, .* it is another model's tokenizer"):
+        load(folder, None)
+
+
+def test_one_matrix_at_a_time_is_in_memory_as_its_file_has_it(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is read is gone before the next is: at most a layer's largest stack is alive."""
+    alive: dict[int, int] = {}
+    most: list[int] = []
+    read = CheckpointTensors.read
+
+    def watched(self: CheckpointTensors, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        tensor = read(self, name, shape)
+        size = tensor.numel() * tensor.itemsize
+        key = len(most)
+        alive[key] = size
+        weakref.finalize(tensor, alive.pop, key)
+        most.append(sum(alive.values()))
+        return tensor
+
+    folder = folders["Tulu3-Block-FT"]
+    monkeypatch.setattr(CheckpointTensors, "read", watched)
+    stacks: list[weakref.ref[torch.Tensor]] = []
+    kernels = kernels_for(torch.device("cpu"))
+
+    def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear:
+        assert not alive, "the parts of a stack are gone when it is packed"
+        assert not any(stack() is not None for stack in stacks), "and so are all stacks before it"
+        stacks.append(weakref.ref(weight))
+        return kernels.pack_linear(weight, bias, dtype=torch.float32)
+
+    spec = load_spec(folder)
+    load_weights(folder, spec, torch.device("cpu"), torch.float32, pack)
+    assert len(stacks) == 1 + 4 * spec.num_layers
+    assert max(most) == spec.vocab_size * spec.hidden_size * 2

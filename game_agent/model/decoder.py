@@ -64,6 +64,11 @@ class Decoder:
     def device(self) -> torch.device:
         return self.weights.embedding.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes."""
+        return self.weights.norm.dtype
+
     def forward(self, step: Step, pool: PagePool) -> Tensor:
         """Run ``step``: writes keys and values of all its rows into ``pool``.
 
@@ -84,7 +89,7 @@ class Decoder:
     @torch.inference_mode()
     def compute(self, inputs: Inputs, pool: PagePool) -> Tensor:
         """:meth:`forward` without the way to the device, so that a CUDA graph can capture it."""
-        residual = F.embedding(inputs.tokens, self.weights.embedding)
+        residual = F.embedding(inputs.tokens, self.weights.embedding).to(self.dtype)
         if self.compiled is not None:
             return self.compiled.forward(
                 residual,

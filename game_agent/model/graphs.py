@@ -184,7 +184,7 @@ def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch
         heads=spec.num_heads,
         kv_heads=spec.num_kv_heads,
         dim=spec.head_dim,
-        dtype=decoder.weights.embedding.dtype,
+        dtype=decoder.dtype,
         processors=num_processors(decoder.device),
     )
     row_tiles = min(rows, MAX_RUNS + -(-rows // tiling.rows))

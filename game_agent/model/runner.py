@@ -160,16 +160,21 @@ def load_runner(
         raise InvalidInput("on a GPU kv_dtype is that of the model: set dtype", where="kv_dtype")
     spec = load_spec(path)
     tokenizer = Tokenizer.load(path)
+    chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
+    encoder = PromptEncoder(tokenizer, chosen)
+    if encoder.highest >= spec.vocab_size:
+        raise ModelError(
+            f"{path / 'tokenizer.json'} has a token {encoder.highest}, the vocab_size of "
+            f"config.json is {spec.vocab_size}: it is another model's tokenizer"
+        )
     try:
         kernels = kernels_for(where, backend)
     except ValueError as error:
         raise InvalidInput(str(error), where="backend") from None
-    pack = partial(kernels.pack_linear, bits=bits)
+    pack = partial(kernels.pack_linear, bits=bits, dtype=kind)
     tensors = load_weights(path, spec, where, kind, pack, weights or "")
     pool = _pool(spec, kv_memory_bytes, kv_kind, where)
     touch_first_pages(pool)
-    chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
-    encoder = PromptEncoder(tokenizer, chosen)
     decoder = Decoder(spec, tensors, kernels)
     runner = ModelRunner(checkpoint_name(path), spec, decoder, pool, encoder, kernels)
     if sink is not None:

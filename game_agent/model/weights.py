@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from game_agent.errors import ModelError
-from game_agent.model.spec import ModelSpec, read_json
+from game_agent.model.spec import ModelSpec
+from game_agent.model.tensors import CheckpointTensors
 from game_agent_kernels import PackedLinear
 
-# Kernels.pack_linear: weight [out, in] and bias [out] or None.
+# Kernels.pack_linear: weight [out, in] of any floating dtype, bias [out] of the runtime's or None.
 Pack = Callable[[Tensor, Tensor | None], PackedLinear]
 
 
@@ -37,7 +36,8 @@ class LayerWeights:
 class Weights:
     """All tensors of a model on one device, and a digest that names them.
 
-    embedding: [vocab, hidden]; tied embeddings may be packed once more as ``head``
+    embedding: [vocab, hidden], maybe of fewer bits than the rest, whose dtype is that of the norms;
+               tied embeddings may be packed once more as ``head``
     """
 
     embedding: Tensor
@@ -57,120 +57,81 @@ def load_weights(
 ) -> Weights:
     """Read every tensor of ``spec`` once; each matrix is packed before the next one is read.
 
+    So the most memory is what the packed model takes, and one matrix as its file has it.
+
     packing: a name for how ``pack`` changes numbers, part of the digest
 
-    Raises :class:`ModelError` for a missing or damaged file, a missing tensor, or a wrong shape.
+    Raises :class:`ModelError` for a missing or damaged file, a missing tensor, a wrong shape, or
+    tensors that the model does not have.
     """
-    source = _Source(folder, device, dtype)
-    hidden = spec.hidden_size
-    embedding = source.take("model.embed_tokens.weight", (spec.vocab_size, hidden))
-    head = (
-        embedding
-        if spec.tied_embeddings
-        else source.take("lm_head.weight", (spec.vocab_size, hidden))
-    )
-    return Weights(
+    tensors = CheckpointTensors(folder, device)
+    source = _Source(tensors, dtype, pack)
+    shape = (spec.vocab_size, spec.hidden_size)
+    embedding = source.table("model.embed_tokens.weight", shape)
+    # The largest matrix comes first, while little else is there.
+    if spec.tied_embeddings:
+        head = pack(embedding, None)
+    else:
+        head = source.linear({"lm_head": spec.vocab_size}, spec.hidden_size, has_bias=False)
+    weights = Weights(
         embedding=embedding,
-        layers=[_layer(source, spec, i, pack) for i in range(spec.num_layers)],
-        norm=source.take("model.norm.weight", (hidden,)),
-        head=pack(head, None),
-        digest=_digest(folder, source.files, f"{dtype}{packing}"),
+        layers=[_layer(source, spec, i) for i in range(spec.num_layers)],
+        norm=source.vector("model.norm.weight", spec.hidden_size),
+        head=head,
+        digest=_digest(folder, tensors.files, f"{dtype}{packing}"),
     )
+    # Tied heads are saved by some programs and left out by others.
+    tensors.check_all_read({"lm_head.weight"} if spec.tied_embeddings else ())
+    return weights
 
 
-def _layer(source: _Source, spec: ModelSpec, index: int, pack: Pack) -> LayerWeights:
+def _layer(source: _Source, spec: ModelSpec, index: int) -> LayerWeights:
     prefix = f"model.layers.{index}."
+    attention, mlp = prefix + "self_attn.", prefix + "mlp."
     hidden, inner, dim = spec.hidden_size, spec.intermediate_size, spec.head_dim
     q, kv = spec.num_heads * dim, spec.num_kv_heads * dim
-    attention, mlp = prefix + "self_attn.", prefix + "mlp."
-    projections = [
-        (attention + "q_proj", q),
-        (attention + "k_proj", kv),
-        (attention + "v_proj", kv),
-    ]
-    gates = [(mlp + "gate_proj", inner), (mlp + "up_proj", inner)]
+    projections = {attention + "q_proj": q, attention + "k_proj": kv, attention + "v_proj": kv}
+    gates = {mlp + "gate_proj": inner, mlp + "up_proj": inner}
     return LayerWeights(
-        input_norm=source.take(prefix + "input_layernorm.weight", (hidden,)),
-        qkv=pack(
-            source.stack(projections, hidden),
-            source.stack(projections, None) if spec.qkv_bias else None,
-        ),
-        out=pack(
-            source.take(attention + "o_proj.weight", (hidden, q)),
-            source.take(attention + "o_proj.bias", (hidden,)) if spec.out_bias else None,
-        ),
-        post_norm=source.take(prefix + "post_attention_layernorm.weight", (hidden,)),
-        gate_up=pack(
-            source.stack(gates, hidden), source.stack(gates, None) if spec.mlp_bias else None
-        ),
-        down=pack(
-            source.take(mlp + "down_proj.weight", (hidden, inner)),
-            source.take(mlp + "down_proj.bias", (hidden,)) if spec.mlp_bias else None,
-        ),
-        q_norm=source.take(attention + "q_norm.weight", (dim,)) if spec.qk_norm else None,
-        k_norm=source.take(attention + "k_norm.weight", (dim,)) if spec.qk_norm else None,
+        input_norm=source.vector(prefix + "input_layernorm.weight", hidden),
+        qkv=source.linear(projections, hidden, has_bias=spec.qkv_bias),
+        out=source.linear({attention + "o_proj": hidden}, q, has_bias=spec.out_bias),
+        post_norm=source.vector(prefix + "post_attention_layernorm.weight", hidden),
+        gate_up=source.linear(gates, hidden, has_bias=spec.mlp_bias),
+        down=source.linear({mlp + "down_proj": hidden}, inner, has_bias=spec.mlp_bias),
+        q_norm=source.vector(attention + "q_norm.weight", dim) if spec.qk_norm else None,
+        k_norm=source.vector(attention + "k_norm.weight", dim) if spec.qk_norm else None,
     )
 
 
 class _Source:
-    """Tensors by name, from one safetensors file or the shards that an index names."""
+    """Tensors of a checkpoint in the form that the decoder wants them."""
 
-    def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
-        self._device, self._dtype = device, dtype
-        self._home: dict[str, Path] = {}
-        self._open: dict[Path, safe_open] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.exists():
-            weight_map = read_json(index).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise ModelError(f"{index}: weight_map is missing")
-            self.files = sorted({folder / str(name) for name in weight_map.values()})
-        else:
-            self.files = [folder / "model.safetensors"]
-        for path in self.files:
-            self._open_file(path)
+    def __init__(self, tensors: CheckpointTensors, dtype: torch.dtype, pack: Pack) -> None:
+        self._tensors, self._dtype, self._pack = tensors, dtype, pack
 
-    def _open_file(self, path: Path) -> None:
-        if not path.exists():
-            raise ModelError(f"{path} does not exist; the checkpoint is incomplete")
-        try:
-            handle = safe_open(str(path), framework="pt", device=str(self._device))
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged or not a safetensors file: {error}") from None
-        self._open[path] = handle
-        self._home.update(dict.fromkeys(handle.keys(), path))
+    def vector(self, name: str, length: int) -> Tensor:
+        """A norm's weights [length] in the runtime's dtype."""
+        return self._tensors.read(name, (length,)).to(self._dtype, copy=True)
 
-    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        path = self._home.get(name)
-        if path is None:
-            raise ModelError(f"tensor {name} is missing in {', '.join(map(str, self.files))}")
-        try:
-            tensor: Tensor = self._open[path].get_tensor(name)
-        except SafetensorError as error:
-            raise ModelError(f"{path}: tensor {name} cannot be read: {error}") from None
-        if tuple(tensor.shape) != shape:
-            raise ModelError(
-                f"{path}: tensor {name} has shape {tuple(tensor.shape)}, "
-                f"config.json asks for {shape}"
-            )
-        return tensor
+    def table(self, name: str, shape: tuple[int, int]) -> Tensor:
+        """Embeddings [vocab, hidden]; of 16 bits in float32's place, since that changes no number
+        and a pass looks up few of them."""
+        table = self._tensors.read(name, shape)
+        narrow = self._dtype == torch.float32 and table.dtype in (torch.bfloat16, torch.float16)
+        return table.to(table.dtype if narrow else self._dtype, copy=True)
 
-    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """One tensor in the runtime's dtype."""
-        return self._read(name, shape).to(self._dtype, copy=True)
+    def linear(self, parts: Mapping[str, int], num_in: int, *, has_bias: bool) -> PackedLinear:
+        """Layers [rows, num_in] stacked as one, given their names and rows."""
+        weight = self._stacked({f"{name}.weight": (n, num_in) for name, n in parts.items()})
+        if not has_bias:
+            return self._pack(weight, None)
+        bias = self._stacked({f"{name}.bias": (n,) for name, n in parts.items()})
+        return self._pack(weight, bias.to(self._dtype))
 
-    def stack(self, parts: list[tuple[str, int]], inner: int | None) -> Tensor:
-        """Weights [sum of rows, inner] (or, for inner None, biases) of several projections."""
-        rows = sum(count for _, count in parts)
-        shape = (rows,) if inner is None else (rows, inner)
-        packed = torch.empty(shape, dtype=self._dtype, device=self._device)
-        start = 0
-        for name, count in parts:
-            part = (count,) if inner is None else (count, inner)
-            suffix = ".bias" if inner is None else ".weight"
-            packed[start : start + count] = self._read(name + suffix, part)
-            start += count
-        return packed
+    def _stacked(self, shapes: Mapping[str, tuple[int, ...]]) -> Tensor:
+        """A copy in the file's dtype: what is only mapped would change with the file."""
+        return torch.cat([self._tensors.read(name, shape) for name, shape in shapes.items()])
 
 
 def _digest(folder: Path, files: list[Path], types: str) -> bytes:

@@ -134,6 +134,12 @@ class PromptEncoder:
         ids = (self.tokenizer.special(s) for s in self.format.stop)
         return tuple(i for i in ids if i is not None)
 
+    @property
+    def highest(self) -> int:
+        """The highest id in any prompt."""
+        ids = (self.tokenizer.special(s) for s in self.format.specials)
+        return max(self.tokenizer.highest, *(-1 if i is None else i for i in ids), -1)
+
     def block(self, text: str, *, first: bool = False) -> Ints:
         """Token ids [n ≥ 1] int32 of a block; ``first`` for block 0 of a prompt."""
         return self._wrap(text, self.format.first if first else self.format.block)

@@ -61,6 +61,12 @@ class Tokenizer:
         path = folder / "tokenizer.json"
         try:
             definition = path.read_text("utf-8")
+        except FileNotFoundError:
+            raise ModelError(
+                f"{path} does not exist; download it again, or where there is only a "
+                "tokenizer.model, convert it with transformers: "
+                "AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise ModelError(f"{path} cannot be read: {error}") from None
         return Tokenizer(definition, name=str(path))
@@ -74,6 +80,11 @@ class Tokenizer:
     def specials(self) -> Collection[str]:
         """The contents of all added tokens."""
         return self._added.keys()
+
+    @property
+    def highest(self) -> int:
+        """The highest id that text can have, -1 without a vocabulary."""
+        return max(self._plain.get_vocab().values(), default=-1)
 
     def normalized(self, text: str) -> str:
         """``text`` as the model reads it, letters that count as others replaced."""

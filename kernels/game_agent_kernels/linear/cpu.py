@@ -8,6 +8,7 @@ as much memory: bfloat16 in [panels, in / 2, 16, 2], float16 in [panels, in, 16]
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -21,21 +22,40 @@ from game_agent_kernels.linear.reference import PackedLinear
 PANEL_OUTPUTS = 16
 # An extension that was built before float16 was known to it has no such name.
 _KEEPS_FLOAT16: bool = getattr(_cpu, "HAS_FLOAT16_WEIGHTS", False)
+PIECE_WEIGHTS = 2**21
 
 
 def pack_linear(
-    weight: Tensor, bias: Tensor | None = None, *, bits: int | None = None
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    bits: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> PackedLinear:
-    """Same contract as the reference; float32 weights are copied."""
-    packed = reference.pack_linear(weight, bias, bits=bits)
-    if not native.takes(weight.contiguous(), bias):
-        return packed
-    panels = _to_panels(packed.weight)
-    if packed.scale is None and packed.num_in % 2 == 0 and _is_bfloat16(panels):
-        panels = panels.unflatten(1, (-1, 2)).transpose(2, 3).bfloat16().contiguous()
-    elif packed.scale is None and _KEEPS_FLOAT16 and torch.equal(panels.half().float(), panels):
-        panels = panels.half()
-    return replace(packed, weight=panels)
+    """Same contract as the reference; weights for float32 rows are copied, a piece at a time.
+
+    So no more memory is taken than the packed weights and a few MiB.
+    """
+    reference.check_shapes(weight, bias)
+    if not _takes(weight, bias, dtype or weight.dtype):
+        return reference.pack_linear(weight, bias, bits=bits, dtype=dtype)
+    num_out, num_in = weight.shape
+    kept = torch.int8 if bits else _kept_dtype(weight)
+    pairs = kept == torch.bfloat16  # of inputs lie side by side, and are moved as one number
+    shape = (-(-num_out // PANEL_OUTPUTS), num_in // 2 if pairs else num_in, PANEL_OUTPUTS)
+    panels = weight.new_empty(shape, dtype=torch.int32 if pairs else kept)
+    scales, first = [], 0
+    for rows in _pieces(weight):
+        piece = reference.pack_linear(rows.float() if bits else rows.to(kept), bits=bits)
+        part = _to_panels(piece.weight.view(torch.int32) if pairs else piece.weight)
+        panels[first : first + len(part)] = part
+        first += len(part)
+        if piece.scale is not None:
+            scales.append(piece.scale)
+    if pairs:
+        panels = panels.view(kept).unflatten(2, (PANEL_OUTPUTS, 2))
+    scale = torch.cat(scales) if scales else None
+    return PackedLinear(panels, scale, bias, num_in, num_out)
 
 
 def linear(x: Tensor, packed: PackedLinear) -> Tensor:
@@ -84,13 +104,40 @@ def kind(packed: PackedLinear) -> int:
     return -bits if packed.weight.dtype == torch.float16 else bits
 
 
-def _is_bfloat16(weight: Tensor) -> bool:
-    """Whether rounding ``weight`` to bfloat16 would change no bit of it."""
-    return not bool((weight.view(torch.int32) & 0xFFFF).any())
+def _takes(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> bool:
+    """Whether the compiled layer can stand for these and rows of ``dtype``."""
+    known = weight.is_cpu and weight.dtype in (torch.float32, torch.bfloat16, torch.float16)
+    records = weight.requires_grad and torch.is_grad_enabled()  # see native.takes
+    return known and dtype == torch.float32 and not records and native.takes(bias)
+
+
+def _pieces(weight: Tensor) -> Iterator[Tensor]:
+    """``weight`` cut into whole panels of PIECE_WEIGHTS numbers or a little more."""
+    panels = -(-PIECE_WEIGHTS // max(PANEL_OUTPUTS * weight.shape[1], 1))
+    return iter(weight.split(panels * PANEL_OUTPUTS))
+
+
+def _kept_dtype(weight: Tensor) -> torch.dtype:
+    """The narrowest type in which no number of ``weight`` changes, of those with a kernel."""
+    has_pairs = weight.shape[1] > 0 and weight.shape[1] % 2 == 0  # in which bfloat16 lies
+    if has_pairs and _fits(weight, torch.bfloat16):
+        return torch.bfloat16
+    if _KEEPS_FLOAT16 and _fits(weight, torch.float16):
+        return torch.float16
+    return torch.float32
+
+
+def _fits(weight: Tensor, dtype: torch.dtype) -> bool:
+    if weight.dtype == dtype:
+        return True
+    wide = (rows.float() for rows in _pieces(weight))
+    return all(torch.equal(rows.to(dtype).float(), rows) for rows in wide)
 
 
 def _to_panels(weight: Tensor) -> Tensor:
+    """Numbers [out, in] as panels [panels, in, 16], not in memory of their own."""
     num_out, num_in = weight.shape
     num_panels = -(-num_out // PANEL_OUTPUTS)
-    padded = F.pad(weight, (0, 0, 0, num_panels * PANEL_OUTPUTS - num_out))
-    return padded.view(num_panels, PANEL_OUTPUTS, num_in).transpose(1, 2).contiguous()
+    missing = num_panels * PANEL_OUTPUTS - num_out
+    padded = F.pad(weight, (0, 0, 0, missing)) if missing else weight
+    return padded.reshape(num_panels, PANEL_OUTPUTS, num_in).transpose(1, 2)
