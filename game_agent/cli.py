@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from game_agent.commands.evaluating import run_evaluation
+from game_agent.commands.evaluating import convert_data, run_evaluation
 from game_agent.commands.finetuning import finetune
 from game_agent.commands.making import partition, train
 from game_agent.commands.playing import chat, demo
@@ -26,6 +26,7 @@ app.command()(chat)
 app.command()(partition)
 app.command("train-bundled")(train)
 app.command("evaluate")(run_evaluation)
+app.command("convert")(convert_data)
 app.command()(finetune)
 
 

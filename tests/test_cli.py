@@ -21,6 +21,7 @@ COMMANDS = (
     "partition",
     "train-bundled",
     "evaluate",
+    "convert",
     "finetune",
 )
 

@@ -1,4 +1,4 @@
-"""``evaluate``: how well models answer, in every mode."""
+"""``evaluate``: how well models answer, in every mode; ``convert``: data sets for it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from game_agent.commands.options import Device, Dtype, Format, Memory, Prefix, T
 from game_agent.config import GIB
 from game_agent.errors import InvalidInput
 from game_agent.evaluation.asking import Replying
+from game_agent.evaluation.convert import SOURCES, Options, convert, write_records
 from game_agent.evaluation.plot import draw
 from game_agent.evaluation.prompts import PAPER, Wording
 from game_agent.evaluation.records import Record, check_on_bad_data, read_records
@@ -128,6 +129,39 @@ def run_evaluation(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(text, "utf-8")
+
+
+def convert_data(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(SOURCES)}.")],
+    file: Annotated[Path, typer.Argument(help="A file as published; .gz is fine.")],
+    out: Annotated[Path, typer.Argument(help="Where the records go (.jsonl).")],
+    passages: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Only the first so many of each question.", min=1),
+    ] = None,
+    evidence: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="TriviaQA's folder evidence, or NarrativeQA's summaries.csv."),
+    ] = None,
+    words: Annotated[int, typer.Option(help="Of a document of TriviaQA.", min=1)] = Options.words,
+    split: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of NarrativeQA: train, valid or test."),
+    ] = None,
+    limit: Annotated[Optional[int], typer.Option(help="At most so many records.", min=1)] = None,  # noqa: UP045
+    on_bad_data: Annotated[str, typer.Option(help="stop or skip.")] = "stop",
+) -> None:
+    """Bring a published data set into the form that evaluate reads."""
+    found = convert(
+        name,
+        file,
+        Options(passages, evidence, words, split),
+        on_bad_data=check_on_bad_data(on_bad_data),
+        limit=limit,
+    )
+    _tell(Console(stderr=True), "was left out", found.bad)
+    write_records(found.records, out)
+    typer.echo(f"{out}: {len(found.records)} records")
 
 
 def _wording(paper_prompt: bool, instruction: str) -> Wording:

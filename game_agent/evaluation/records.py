@@ -96,6 +96,14 @@ def _parse(line: bytes, number: str) -> Record:
         raise ValueError(f"it is not UTF-8 ({error})") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from None
+    return parse_value(value, number)
+
+
+def parse_value(value: object, number: str) -> Record:
+    """A record from a decoded line; ``number`` names one without ``id``.
+
+    Raises ``ValueError`` saying what is wrong.
+    """
     if not isinstance(value, dict):
         raise ValueError("a record must be a JSON object")
     name = value.get("id", number)
