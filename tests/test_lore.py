@@ -73,13 +73,12 @@ def test_constant_disabled_and_empty_entries() -> None:
         entry("x", name="disabled", enabled=False),
         entry("x", name="off", enabled=False, constant=True),
         entry("x", name="empty", content=" \n "),
-        entry("x", name="pattern", use_regex=True),
         entry("x", name="told"),
     ]
     assert told(entries) == ["constant"]
     assert told(entries, "x") == ["constant", "told"]
     book = Lorebook({"entries": entries})
-    assert (book.num_entries, len(book.entries)) == (6, 2)
+    assert (book.num_entries, len(book.entries)) == (5, 2)
 
 
 def test_entries_stand_in_their_order() -> None:

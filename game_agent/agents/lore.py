@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from game_agent.agents.decorators import read_decorators
+from game_agent.agents.decorators import Decorators, read_decorators
 from game_agent.agents.fields import Fields
 from game_agent.agents.keys import Key, KeyIndex, read_keys
 from game_agent.agents.limits import MAX_LORE_CHARS, check_text
 from game_agent.agents.macros import without_comments
 from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patterns import Pattern, PatternIndex, read_patterns
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput, TooLarge
 
@@ -31,23 +32,23 @@ MAX_ENTRIES = 50_000
 class LoreEntry:
     """One entry of a lorebook, as far as prompts depend on it."""
 
-    keys: tuple[Key, ...]
-    secondary_keys: tuple[Key, ...]
-    """If not empty, one of them must be mentioned too."""
-    additional_keys: tuple[Key, ...]
-    """As ``secondary_keys``, from a decorator."""
-    exclude_keys: tuple[Key, ...]
-    """If a message mentions one of them, the entry is not told."""
-    scan_depth: int | None
-    """Messages that are looked at for its keys; None: as many as the book says."""
     text: str
     """The text of its block, in which ``{{char}}`` and ``{{user}}`` still stand."""
     name: str
     """For people: where it comes from."""
-    is_constant: bool
     insertion_order: float
     priority: float
     """Those of lower priority give way when the token budget is used up."""
+    is_constant: bool
+    keys: tuple[Key | Pattern, ...] = ()
+    secondary_keys: tuple[Key | Pattern, ...] = ()
+    """If not empty, one of them must be mentioned too."""
+    additional_keys: tuple[Key | Pattern, ...] = ()
+    """As ``secondary_keys``, from a decorator."""
+    exclude_keys: tuple[Key | Pattern, ...] = ()
+    """If a message mentions one of them, the entry is not told."""
+    scan_depth: int | None = None
+    """Messages that are looked at for its keys; None: as many as the book says."""
     gives_way: bool = False
     """Before all others."""
     is_before_char: bool = False
@@ -56,12 +57,12 @@ class LoreEntry:
     """It is told behind those that are not."""
 
     @property
-    def conditions(self) -> tuple[tuple[Key, ...], ...]:
+    def conditions(self) -> tuple[tuple[Key | Pattern, ...], ...]:
         """Of each that is not empty one key must be mentioned."""
         return (() if self.is_constant else self.keys, self.secondary_keys, self.additional_keys)
 
     @property
-    def all_keys(self) -> tuple[Key, ...]:
+    def all_keys(self) -> tuple[Key | Pattern, ...]:
         return (*self.keys, *self.secondary_keys, *self.additional_keys, *self.exclude_keys)
 
 
@@ -86,8 +87,7 @@ class Lorebook:
     also the content of entries that are told. Decorators (lines that begin with ``@@``) are cut
     off; those of ``decorators.py`` are followed. Entries for ``before_char`` open the prompt; all
     others stand behind the character and the world, those for ``after_char`` last; each by order of
-    insertion. Entries with ``use_regex`` are kept but never told: a pattern from a
-    stranger's card can take for ever to match.
+    insertion. Keys of entries with ``use_regex`` are patterns (see ``patterns.py``).
     """
 
     def __init__(self, value: Json, where: str = "") -> None:
@@ -126,25 +126,30 @@ class Lorebook:
         )
         depths = (e.scan_depth for e in self.entries if e.scan_depth is not None)
         self.max_scan_depth = max(self.scan_depth, *depths, 0)
-        self._users: dict[Key, list[int]] = defaultdict(list)
+        self._users: dict[Key | Pattern, list[int]] = defaultdict(list)
         for number, entry in enumerate(self.entries):
             for key in entry.all_keys:
                 self._users[key].append(number)
         self._constant = tuple(i for i, entry in enumerate(self.entries) if entry.is_constant)
-        self._index = KeyIndex(self._users)
+        self._index = KeyIndex(key for key in self._users if not isinstance(key, Pattern))
+        patterns = (key for key in self._users if isinstance(key, Pattern))
+        self._patterns = PatternIndex(patterns, f"{where}/entries")
         # A message is looked at by every question until it is too old.
-        self._mentioned = lru_cache(maxsize=1024)(self._index.mentioned)
+        self._mentioned = lru_cache(maxsize=1024)(self._find)
+
+    def _find(self, text: str) -> frozenset[Key | Pattern]:
+        return self._index.mentioned(text) | self._patterns.mentioned(text)
 
     def active(self, messages: Iterable[str]) -> ActiveLore:
         """What to tell, given the latest messages, the newest first."""
-        said: list[frozenset[Key]] = [frozenset()]
+        said: list[frozenset[Key | Pattern]] = [frozenset()]
         """At n, what the latest n messages mention."""
         for message in islice(messages, self.max_scan_depth):
             said.append(said[-1] | self._mentioned(message))
-        nothing: set[Key] = set()
+        nothing: set[Key | Pattern] = set()
         told = {i for i in self._constant if self._is_met(i, said, nothing)}
         contained = self._contained(told)
-        new: Set[Key] = said[-1] | contained
+        new: Set[Key | Pattern] = said[-1] | contained
         while new:
             users = {number for key in new for number in self._users.get(key, ())} - told
             added = [i for i in users if self._is_met(i, said, contained)]
@@ -153,7 +158,9 @@ class Lorebook:
             contained |= new
         return ActiveLore(tuple(self.entries[i] for i in sorted(told)), self.token_budget)
 
-    def _is_met(self, number: int, said: Sequence[Set[Key]], contained: Set[Key]) -> bool:
+    def _is_met(
+        self, number: int, said: Sequence[Set[Key | Pattern]], contained: Set[Key | Pattern]
+    ) -> bool:
         entry = self.entries[number]
         depth = self.scan_depth if entry.scan_depth is None else entry.scan_depth
         heard = said[min(depth, len(said) - 1)]
@@ -164,7 +171,7 @@ class Lorebook:
             for keys in entry.conditions
         )
 
-    def _contained(self, numbers: Collection[int]) -> set[Key]:
+    def _contained(self, numbers: Collection[int]) -> set[Key | Pattern]:
         """Keys that the content of entries mentions; none if the book is not recursive."""
         if not self.is_recursive:
             return set()
@@ -176,36 +183,52 @@ def _entry(value: Json, where: str, number: int) -> LoreEntry | None:
     if not isinstance(value, Mapping):
         raise InvalidInput("an entry of a lorebook is an object", where=where)
     fields = Fields(value, where)
-    is_exact = fields.flag("case_sensitive", False)
-    keys = read_keys(fields.texts("keys"), is_exact, f"{where}/keys")
-    secondary = read_keys(fields.texts("secondary_keys"), is_exact, f"{where}/secondary_keys")
     order = fields.number("insertion_order", 0)
     content = fields.text("content")
     check_text(content, f"{where}/content", MAX_LORE_CHARS, "an entry")
     says = read_decorators(without_comments(content))
-    is_constant = fields.flag("constant", False)
-    is_selective = fields.flag("selective", False) and not is_constant
-    conditions = [
-        read_keys(texts, is_exact, f"{where}/content")
-        for texts in (says.additional_keys, says.exclude_keys)
-        if not says.activate
-    ] or [(), ()]
+    is_constant = fields.flag("constant", False) and not fields.flag("use_regex", False)
+    is_enabled = fields.flag("enabled", True) and (says.activate or not says.dont_activate)
+    name = collapse(fields.text("name") or fields.text("comment")) or str(number)
     entry = LoreEntry(
-        keys=keys,
-        secondary_keys=secondary if is_selective and not says.activate else (),
-        additional_keys=conditions[0],
-        exclude_keys=conditions[1],
-        scan_depth=None if says.scan_depth is None else min(says.scan_depth, MAX_SCAN_DEPTH),
         text=says.content,
-        name=collapse(fields.text("name") or fields.text("comment")) or str(number),
+        name=name,
+        scan_depth=None if says.scan_depth is None else min(says.scan_depth, MAX_SCAN_DEPTH),
         is_constant=is_constant or says.activate,
         insertion_order=order,
         priority=fields.number("priority", order),
         gives_way=says.ignore_on_max_context,
         is_before_char=fields.text("position") == "before_char",
         is_after_char=fields.text("position") == "after_char",
+        **_keys(fields, says, name, where, is_enabled=is_enabled),
     )
-    is_regex = fields.flag("use_regex", False) and not says.activate
-    is_enabled = fields.flag("enabled", True) and (says.activate or not says.dont_activate)
-    is_reachable = bool(keys) or entry.is_constant
-    return entry if is_enabled and entry.text and is_reachable and not is_regex else None
+    is_reachable = bool(entry.keys) or entry.is_constant
+    return entry if is_enabled and entry.text and is_reachable else None
+
+
+def _keys(
+    fields: Fields, says: Decorators, name: str, where: str, *, is_enabled: bool
+) -> dict[str, tuple[Key | Pattern, ...]]:
+    """All keys of an entry; those that have no say are left out."""
+    is_exact = fields.flag("case_sensitive", False)
+    keys, secondary = fields.texts("keys"), fields.texts("secondary_keys")
+    if fields.flag("use_regex", False):
+        # The specification counts no others then. Whoever disables an entry gets around a refusal.
+        if says.activate or not is_enabled:
+            return {}
+        return {
+            "keys": read_patterns(keys, is_exact, f"{where}/keys", name),
+            "additional_keys": read_patterns(
+                says.additional_keys, is_exact, f"{where}/content", name
+            ),
+        }
+    is_selective = fields.flag("selective", False) and not fields.flag("constant", False)
+    found = {
+        "keys": read_keys(keys, is_exact, f"{where}/keys"),
+        "secondary_keys": read_keys(secondary, is_exact, f"{where}/secondary_keys"),
+        "additional_keys": read_keys(says.additional_keys, is_exact, f"{where}/content"),
+        "exclude_keys": read_keys(says.exclude_keys, is_exact, f"{where}/content"),
+    }
+    if not is_selective:
+        del found["secondary_keys"]
+    return {} if says.activate else {**found}
