@@ -42,9 +42,11 @@ def num_threads() -> int:
 def instruction_sets() -> list[str]:
     """Copies of the kernels that this processor runs, the fastest first.
 
-    Of ``amx``, ``avx512``, ``avx2`` and ``plain``. All compute in float32; in ``amx`` the matrix
-    products of attention with 12 rows and more keep 16 bits of each factor, so that scores and
-    sums are off by about 1e-5 of themselves (bf16x3, see ``split_bf16.hpp``).
+    Of ``amx``, ``avx512_bf16``, ``avx512``, ``avx2`` and ``plain``. All compute in float32, but for
+    products in attention. In ``amx`` with 12 rows and more they keep 16 bits of each factor, so
+    that scores and sums are off by about 1e-5 of themselves (bf16x3, see ``split_bf16.hpp``). In
+    ``avx512_bf16``, over bfloat16 pages only, they keep 16 bits of a query and 8 of a weight
+    (``attend_bf16.hpp``).
     """
     return _cpu.instruction_sets()
 

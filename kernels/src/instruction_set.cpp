@@ -56,16 +56,23 @@ bool has_avx512() {
 
 #endif
 
+#if defined(GAME_AGENT_AVX512_BF16)
+
+bool has_vector_bf16() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 5) != 0;
+}
+
+#endif
+
 #if defined(GAME_AGENT_AMX)
 
-// Bits of CPUID leaf 7; and Linux wants to be asked before a process uses the tile registers.
+// Linux wants to be asked before a process uses the tile registers.
 bool has_amx() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  constexpr unsigned kTile = 1u << 24, kTileBf16 = 1u << 22, kVectorBf16 = 1u << 5;
-  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  constexpr unsigned kTile = 1u << 24, kTileBf16 = 1u << 22;  // of CPUID leaf 7
+  if (!has_vector_bf16() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
   if ((edx & (kTile | kTileBf16)) != (kTile | kTileBf16)) return false;
-  if (!__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)) return false;
-  if ((eax & kVectorBf16) == 0) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
@@ -77,6 +84,9 @@ const std::vector<const KernelTable*>& tables() {
     std::vector<const KernelTable*> out;
 #if defined(GAME_AGENT_AMX)
     if (has_avx512() && has_amx()) out.push_back(&amx_kernels());
+#endif
+#if defined(GAME_AGENT_AVX512_BF16)
+    if (has_avx512() && has_vector_bf16()) out.push_back(&avx512_bf16_kernels());
 #endif
 #if defined(GAME_AGENT_X86)
     if (has_avx512()) out.push_back(&avx512_kernels());

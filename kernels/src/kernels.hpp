@@ -162,6 +162,9 @@ const KernelTable& plain_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();
 #endif
+#if defined(GAME_AGENT_AVX512_BF16)
+const KernelTable& avx512_bf16_kernels();
+#endif
 #if defined(GAME_AGENT_AMX)
 const KernelTable& amx_kernels();
 #endif
