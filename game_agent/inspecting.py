@@ -95,11 +95,24 @@ def summary(rows: Sequence[Row], *, is_patched: bool) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises InvalidInput, which names the file."""
+    """The value in a JSON file. Raises InvalidInput, which names the file.
+
+    An object that names a member twice is an error, as it is on the wire: in a JSON Patch it must
+    be (RFC 6902, A.13), and in a world one of the two would be lost.
+    """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(path.read_text("utf-8"), object_pairs_hook=_each_once)
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} cannot be read as JSON: {error}") from error
+
+
+def _each_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f'the member "{name}" appears twice in an object')
+        members[name] = value
+    return members
 
 
 def _table(rows: Sequence[Row]) -> Table:

@@ -2,8 +2,9 @@
 
 ``data/json_patch_cases.json`` holds the documents, patches and results of the public suite
 github.com/json-patch/json-patch-tests (commit 2a928f9; Apache-2.0, copyright 2014 The Authors),
-without the two cases whose JSON names a member twice: the codec refuses those. A case with neither
-``expected`` nor ``error`` must apply. Merge Patch: the table of RFC 7396, appendix A.
+without the two cases whose JSON names a member twice, which no value in Python can hold (see
+``TWICE``). A case with neither ``expected`` nor ``error`` must apply. Merge Patch: the table of RFC
+7396, appendix A.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from game_agent.agents.patch import apply_patch, merge_patch
 from game_agent.errors import InvalidInput
+from game_agent.inspecting import read_json
+from game_agent.protocol.codec import decode
+from game_agent.protocol.limits import Limits
 
 CASES = json.loads((Path(__file__).parent / "data" / "json_patch_cases.json").read_text("utf-8"))
 
@@ -51,6 +56,35 @@ def test_a_published_patch(case: dict[str, Any]) -> None:
         assert json.dumps(got["doc"], sort_keys=True) == json.dumps(
             case["expected"], sort_keys=True
         )
+
+
+TWICE = {
+    "A.13 Invalid JSON Patch Document": [
+        *(("op", "add"), ("path", "/baz"), ("value", "qux"), ("op", "remove")),
+    ],
+    "duplicate ops": [
+        *(("op", "add"), ("path", "/baz"), ("value", "qux"), ("op", "move"), ("from", "/foo")),
+    ],
+}
+"""The operations of those cases; the document is ``{"foo": "bar"}``, and both are errors."""
+
+
+@pytest.mark.parametrize("members", TWICE.values(), ids=TWICE)
+def test_an_operation_that_names_a_member_twice_is_refused(
+    members: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    packer = msgpack.Packer()
+    op = packer.pack_map_pairs(members)
+    fields = [("v", 1), ("id", 1), ("op", "world.patch"), ("world", "w")]
+    head = b"".join(packer.pack(part) for pair in fields for part in pair)
+    frame = b"\x85" + head + packer.pack("patch") + b"\x91" + op
+    error = decode(frame, Limits()).error
+    assert isinstance(error, InvalidInput)
+    assert "'op' appears twice" in error.message
+    file = tmp_path / "patch.json"
+    file.write_text("[{" + ", ".join(f'"{name}": "{value}"' for name, value in members) + "}]")
+    with pytest.raises(InvalidInput, match=r'patch\.json.*"op" appears twice'):
+        read_json(file)
 
 
 WHOLE = [
