@@ -4,7 +4,8 @@ from game_agent.client import calls
 from game_agent.client.aio import AsyncClient
 from game_agent.client.client import Client
 from game_agent.client.core import Answer
-from game_agent.client.frame import FrameClient, Pending, PendingTick
+from game_agent.client.frame import FrameClient
+from game_agent.client.pending import Pending, PendingTick
 from game_agent.client.socket import CurveKeys
 
 __all__ = [

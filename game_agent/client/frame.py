@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Generic, Literal, TypeVar, Unpack
+from typing import Any, Literal, TypeVar, Unpack
 
 import zmq
 
 from game_agent.client import calls
 from game_agent.client.calls import AskFields, Call
 from game_agent.client.core import DEFAULT_ENDPOINT, Answer, Core, Outgoing
+from game_agent.client.pending import Pending, PendingTick
 from game_agent.client.socket import CurveKeys, configure
 from game_agent.clock import Clock, SystemClock
-from game_agent.errors import GameAgentError, InvalidInput, Overloaded, Unavailable
+from game_agent.errors import GameAgentError, Overloaded, Unavailable
 from game_agent.protocol.codec import Map
-from game_agent.protocol.replies import TERMINAL
 
 T = TypeVar("T")
 SILENCE_S = 3.0
@@ -25,58 +23,6 @@ PINGS_PER_SILENCE = 3
 MAX_MESSAGES_PER_POLL = 64
 MAX_UNSENT = 1024
 RETRY_AFTER_MS = 1000
-
-
-class Pending(Generic[T]):
-    """A request under way, filled in by ``FrameClient.poll``.
-
-    text:  what has arrived of an answer; whole once ``is_done``, also if pieces were missed
-    error: why it failed, once ``is_done``
-    """
-
-    def __init__(self, request_id: int, call: Call[T]) -> None:
-        self.id = request_id
-        self.text = ""
-        self.is_done = False
-        self.error: GameAgentError | None = None
-        self._call = call
-        self._pieces: list[str] = []
-        self._reply: Map = {}
-
-    def result(self) -> T:
-        """What came of it. Raises ``error``, or ``InvalidInput`` before ``is_done``."""
-        if not self.is_done:
-            raise InvalidInput("there is no reply yet; poll() until is_done")
-        if self.error is not None:
-            raise self.error
-        return self._call.read(self._reply)
-
-    def take_pieces(self) -> list[str]:
-        """The pieces of an answer that came since the last call: tokens, or sentences to speak.
-
-        Pieces are missed if the game polls too rarely; ``text`` is whole all the same.
-        """
-        pieces, self._pieces = self._pieces, []
-        return pieces
-
-    def _take(self, reply: Map) -> None:
-        if reply["ev"] in TERMINAL:
-            self._reply, self.is_done = reply, True
-            self.text = reply.get("text", self.text)
-        else:
-            self._pieces.append(reply["text"])
-            self.text += reply["text"]
-
-    def _fail(self, error: GameAgentError) -> None:
-        self.error, self.is_done = error, True
-
-
-@dataclass(frozen=True)
-class PendingTick:
-    """A tick under way: the change, and the questions about it."""
-
-    change: Pending[Map]
-    asks: list[Pending[Answer]]
 
 
 class FrameClient:
@@ -123,12 +69,7 @@ class FrameClient:
     def __enter__(self) -> FrameClient:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self, call: Call[T]) -> Pending[T]:
@@ -235,10 +176,10 @@ class FrameClient:
         try:
             reply = self._core.take(request_id)
         except GameAgentError as error:
-            pending._fail(error)
+            pending.fail(error)
         else:
             assert reply is not None
-            pending._take(reply)
+            pending.take(reply)
         if not pending.is_done:
             return []
         del self._pending[request_id]
@@ -268,7 +209,7 @@ class FrameClient:
     def _give_up(self, request_id: int) -> Pending[Any]:
         self._core.forget(request_id)
         pending = self._pending.pop(request_id)
-        pending._fail(
+        pending.fail(
             Unavailable("the server lost the session; the request may have been carried out")
         )
         return pending
