@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import queue
 import signal
-import threading
 from collections import Counter
-from collections.abc import Callable
 from types import FrameType
 
 import zmq
@@ -18,8 +14,10 @@ from game_agent.clock import Clock, SystemClock
 from game_agent.errors import Unavailable
 from game_agent.server.app import App
 from game_agent.server.backend import Backend
+from game_agent.server.inbox import Inbox
 from game_agent.server.journal import open_journal
 from game_agent.server.metrics_http import MetricsServer
+from game_agent.server.router import bind_router, open_router
 from game_agent.server.security import Gate, KeyRing, user_of
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
@@ -27,8 +25,6 @@ from game_agent.server.table import SessionTable
 
 logger = logging.getLogger(__name__)
 
-QUEUED_MESSAGES_PER_PEER = 64
-"""ZeroMQ's own queues stay short: what waits in a session can still be joined, dropped or freed."""
 READ_BUDGET_S = 0.002
 """Reading pauses after so long for replies, so that one peer's flood does not hold up others."""
 READ_BUDGET_BYTES = 2**20
@@ -64,30 +60,26 @@ class Server:
         self._clock = clock or SystemClock()
         self._sessions = SessionTable(self.settings, self._clock)
         self._journal = open_journal(runtime, self.settings)
-        self._app = App(
-            runtime, self._sessions, self.settings, self._clock, self._post, self._journal
-        )
         for reply in self._journal.replies(self._clock.now_s()):
             self._sessions.restore(reply.session, reply.owner, reply.id, reply.frame)
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._context = zmq.Context()
+        self._inbox = Inbox(self._context)
+        self._app = App(
+            runtime, self._sessions, self.settings, self._clock, self._inbox.post, self._journal
+        )
         self._stopping_since_s: float | None = None
         self._is_asked_to_stop = False
         self._next_expiry_s = self._clock.now_s()
         self._blocked: dict[Session, None] = {}
         self._next_retry_s = 0.0
         self._next_read_s = 0.0
-        # Reentrant: a signal handler may call stop() while its own thread is inside _wake().
-        self._wake_lock = threading.RLock()
-        self._is_waking = False
-        self._context = zmq.Context()
-        self._woken, self._waker = _wake_pair(self._context)
-        self._router = _router(self._context, self.settings)
+        self._router = open_router(self._context, self.settings)
         self.metrics: MetricsServer | None = None
         self._gate = None if keys is None else Gate(self._context, keys, self.refused)
         if self._gate is not None:
             self._gate.guard(self._router)
         try:
-            self.endpoint = _bind(self._router, self.settings.bind)
+            self.endpoint = bind_router(self._router, self.settings.bind)
         except zmq.ZMQError as error:
             self.close()
             raise Unavailable(
@@ -104,7 +96,7 @@ class Server:
         gets no reply then.
         """
         poller = zmq.Poller()
-        poller.register(self._woken, zmq.POLLIN)
+        poller.register(self._inbox.socket, zmq.POLLIN)
         if self._gate is not None:
             for socket in self._gate.sockets:
                 poller.register(socket, zmq.POLLIN)
@@ -113,15 +105,13 @@ class Server:
             is_reading = self._seen_s >= self._next_read_s
             poller.register(self._router, zmq.POLLIN if is_reading else 0)
             ready = dict(poller.poll(self._patience_ms(is_reading=is_reading)))
-            if self._woken in ready:
-                self._woken.recv()
-                with self._wake_lock:
-                    self._is_waking = False
+            if self._inbox.socket in ready:
+                self._inbox.woken()
             if self._gate is not None:
                 self._gate.attend(ready)
             if self._router in ready:
                 self._receive()
-            self._run_posted()
+            self._inbox.run()
             self._expire()
             self._journal.commit()
             self._send()
@@ -134,7 +124,7 @@ class Server:
     def stop(self) -> None:
         """Make ``run`` end soon. From any thread or a signal handler; may be called again."""
         self._is_asked_to_stop = True
-        self._wake()
+        self._inbox.wake()
 
     def close(self) -> None:
         """Close the sockets and the sessions. Only when ``run`` has ended or was never called."""
@@ -142,10 +132,10 @@ class Server:
             self.metrics.close()
         for session in self._sessions:
             self._sessions.close(session)
-        with self._wake_lock:
-            self._router.disable_monitor()
-            self._router.close(linger=LAST_WORDS_MS)
-            self._context.destroy(linger=0)
+        self._inbox.close()
+        self._router.disable_monitor()
+        self._router.close(linger=LAST_WORDS_MS)
+        self._context.destroy(linger=0)
         self._journal.close()
 
     @property
@@ -184,21 +174,6 @@ class Server:
     def _is_healthy(self) -> bool:
         is_alive = self._clock.now_s() - self._seen_s < HEALTHY_S
         return is_alive and not self._app.is_draining
-
-    def _post(self, call: Callable[[], None]) -> None:
-        self._inbox.put(call)
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._wake_lock:
-            # One wake-up on its way is enough, whatever it will find in the inbox.
-            if not self._is_waking and not self._waker.closed:
-                self._is_waking = True
-                self._waker.send(b"")
-
-    def _run_posted(self) -> None:
-        for _ in range(self._inbox.qsize()):
-            self._inbox.get_nowait()()
 
     def _receive(self) -> None:
         end_s = self._clock.now_s() + READ_BUDGET_S
@@ -307,36 +282,3 @@ def serve(runtime: Backend, settings: ServerSettings | None = None) -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
             gc.unfreeze()
-
-
-def _wake_pair(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[zmq.Socket[bytes], ...]:
-    """The two ends of an in-process pipe."""
-    woken, waker = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-    woken.bind("inproc://wake")
-    waker.connect("inproc://wake")
-    return woken, waker
-
-
-def _router(context: zmq.Context[zmq.Socket[bytes]], settings: ServerSettings) -> zmq.Socket[bytes]:
-    router = context.socket(zmq.ROUTER)
-    # Without ROUTER_MANDATORY, replies to peers that are gone or slow would vanish unnoticed.
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.MAXMSGSIZE, settings.limits.max_frame_bytes)
-    router.setsockopt(zmq.SNDHWM, QUEUED_MESSAGES_PER_PEER)
-    router.setsockopt(zmq.RCVHWM, QUEUED_MESSAGES_PER_PEER)
-    router.setsockopt(zmq.IPV6, int("[" in settings.bind))
-    return router
-
-
-def _bind(router: zmq.Socket[bytes], bind: str) -> str:
-    """Bind; return the address with its port number. An ipc file is its owner's alone."""
-    if bind.startswith("ipc://"):
-        umask = os.umask(0o177)
-        try:
-            router.bind(bind)
-        finally:
-            os.umask(umask)
-    else:
-        router.bind(bind)
-    return router.getsockopt_string(zmq.LAST_ENDPOINT)
