@@ -233,13 +233,13 @@ class Level:
 
 
 LEVELS = (
-    Level(2, 3, 12, 0.7),
-    Level(2, 5, 16, 1.2),
-    Level(4, 9, 20, 2.0),
-    Level(8, 16, 24, 2.0),
-    Level(14, 28, 32, 2.0),
-    Level(24, 44, 40, 1.5),
-    Level(40, 100, 48, 0.8),
+    Level(2, 3, 16, 0.7),
+    Level(2, 5, 20, 1.2),
+    Level(4, 9, 28, 2.0),
+    Level(8, 16, 32, 2.0),
+    Level(14, 28, 40, 2.0),
+    Level(24, 44, 48, 1.5),
+    Level(40, 100, 56, 0.8),
     Level(100, 320, 64, 0.2),
 )
 MAX_FULL_LEVEL = 5  # causal attention over longer contexts would take most of the time

@@ -31,11 +31,11 @@ SAVE_EVERY_S = 120.0
 WARM_UP_STEPS = 40
 DECAY_FROM = 0.4  # share of the time after which the rates fall
 LAST_RATE = 0.03
-PROMOTE_AT = 0.7  # of replies right, to go to the next level
+PROMOTE_AT = 0.65  # of replies right, to go to the next level
 # Shares of the time: a level is due each PROMOTE_EVERY after PROMOTE_FROM, mastered or not.
-PROMOTE_FROM, PROMOTE_EVERY = 0.15, 0.08
+PROMOTE_FROM, PROMOTE_EVERY = 0.3, 0.09
 # Share of batches in which random tokens are copied, until a share of the time has passed.
-RANDOM_SHARES = ((0.1, 0.3), (0.7, 0.12))
+RANDOM_SHARES = ((0.1, 0.3), (0.5, 0.08))
 SMOOTHING = 0.96
 
 
