@@ -274,6 +274,7 @@ def test_the_rate_rises_and_falls(settings: Settings) -> None:
         ("masks", "all", "masks must be one of both, block, full"),
         ("dtype", "float16", "dtype must be one of float32, bfloat16"),
         ("attention", "eager", "attention must be one of"),
+        ("attention", "flex_attention", "cannot learn on a CPU"),
         ("steps", 0, "steps must be at least 1"),
         ("learning_rate", 0.0, "top_rate must be positive"),
         ("learning_rate", float("nan"), "top_rate must be positive"),

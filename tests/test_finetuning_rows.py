@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from test_sink import plain
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_mask
+from transformers import AutoModelForCausalLM
 
 from game_agent.engine import Engine
 from game_agent.finetuning.attention import (
@@ -27,6 +29,7 @@ from game_agent.finetuning.attention import (
 )
 from game_agent.finetuning.rows import make_row, pack
 from game_agent.finetuning.samples import Sample
+from game_agent.finetuning.settings import Attention
 from game_agent.model.runner import load_runner
 from game_agent.text.formats import Ints
 
@@ -204,3 +207,19 @@ def test_packing_loses_nothing(sizes: list[int], limit: int, rng: random.Random)
     for group, following in pairwise(groups):
         total = sum(samples[number].num_tokens for number in group)
         assert total + samples[following[0]].num_tokens > limit
+
+
+@pytest.mark.slow
+def test_flex_attention_gives_the_same_logits(tiny_checkpoint: Path) -> None:
+    """Compiled for the CPU, which can do the forward pass only."""
+    rng = random.Random(5)
+    samples = [sample(rng, n, sink=ids(rng, 3)) for n in (3, 8)]
+    models = {
+        name: AutoModelForCausalLM.from_pretrained(tiny_checkpoint, attn_implementation=name).eval()
+        for name in get_args(Attention)
+    }
+    for full in (False, True):
+        row = make_row(samples, full=full)
+        with torch.no_grad():
+            logits = [reply_logits(model, row, name) for name, model in models.items()]
+        assert close(*logits)

@@ -42,6 +42,8 @@ def finetune(settings: Settings, *, resume: bool = True, console: Console | None
     held_out, others = _samples(encoder, settings, held_out=True) if settings.held_out else ([], [])
     problems += others
     accelerator = _accelerator(accelerate, settings)
+    if settings.attention == "flex_attention" and accelerator.device.type == "cpu":
+        raise InvalidInput("flex_attention cannot learn on a CPU; use sdpa", where="attention")
     checkpoints = Checkpoints(
         settings.work, accelerator, run_kind(settings, accelerator.num_processes)
     )
@@ -55,13 +57,14 @@ def finetune(settings: Settings, *, resume: bool = True, console: Console | None
         training = Training(settings, accelerator, model, samples, held_out, log)
         start = checkpoints.load()
         log.begin(start, settings.steps)
-        _tell(log, settings, samples, problems, start)
+        _tell(log, settings, samples, problems, start, accelerator.num_processes)
         training.run(start, checkpoints.save)
     state = accelerator.get_state_dict(training.model)
     if accelerator.is_main_process:
         card = result_card(settings, len(samples), len(problems), training.measured)
         write_result(settings, accelerator.unwrap_model(training.model), state, saved, card)
         log.write("done", step=settings.steps, out=str(settings.out))
+        log.say(f"wrote {settings.out}")
     accelerator.wait_for_everyone()
 
 
@@ -93,11 +96,22 @@ def _accelerator(accelerate: Any, settings: Settings) -> Any:
 
 
 def _tell(
-    log: RunLog, settings: Settings, samples: list[Sample], problems: list[Problem], start: int
+    log: RunLog,
+    settings: Settings,
+    samples: list[Sample],
+    problems: list[Problem],
+    start: int,
+    num_processes: int,
 ) -> None:
     """What there is to learn from, and what was left out."""
     if not start:
-        log.write("start", settings=settings.plain(), samples=len(samples), skipped=len(problems))
+        log.write(
+            "start",
+            settings=settings.plain(),
+            samples=len(samples),
+            skipped=len(problems),
+            processes=num_processes,
+        )
         for problem in problems:
             log.write("skipped", where=problem.where, reason=problem.reason)
     for problem in problems[:5]:
