@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 from game_agent.clock import Clock
 from game_agent.errors import (
@@ -18,24 +15,21 @@ from game_agent.errors import (
 )
 from game_agent.protocol import messages, replies
 from game_agent.protocol.codec import Decoded, Map, decode, encode
-from game_agent.protocol.messages import parse, parse_ask, read_id
+from game_agent.protocol.messages import parse, read_id
 from game_agent.protocol.replies import Id
-from game_agent.server.asks import AskReplies, Post, fail, internal_error
+from game_agent.server.asks import Asks, Post
 from game_agent.server.backend import Backend
 from game_agent.server.journal import Journal, NoJournal
+from game_agent.server.ledger import Ledger
 from game_agent.server.operations import (
-    DEFAULT_SPEAKER,
     Operations,
-    ask_options,
-    ask_question,
     paths_from,
-    read_event,
 )
 from game_agent.server.replay import CHANGES_NOTHING
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
-from game_agent.server.state import SavedReply
 from game_agent.server.table import SessionTable
+from game_agent.server.ticks import Ticks
 from game_agent.server.transfers import Transfers, requests_that_make
 from game_agent.server.welcome import check_protocol, welcome
 
@@ -65,10 +59,10 @@ class App:
         self._runtime = runtime
         self._sessions = sessions
         self._settings = settings
-        self._clock = clock
-        self._post = post
-        self._journal = journal or NoJournal()
         self._operations = Operations(runtime, settings.limits)
+        self._ledger = Ledger(journal or NoJournal(), clock)
+        self._asks = Asks(runtime, self._ledger, clock, post)
+        self._ticks = Ticks(self._operations, self._asks, self._ledger)
         self._transfers = Transfers(runtime, settings.limits)
         self._num_requests = 0
 
@@ -109,9 +103,9 @@ class App:
         elif fields.get("op") == "hello":
             self._hello(session, peer, request_id, decoded)
         elif fields.get("op") == "tick":
-            self._tick(session, peer, request_id, decoded)
-        elif self._begin(session, request_id):
-            self._answer(
+            self._ticks.run(session, peer, request_id, fields, lambda: self._parse(decoded))
+        else:
+            self._ledger.carry_out(
                 session, request_id, lambda: self._run(session, peer, self._parse(decoded))
             )
 
@@ -132,66 +126,13 @@ class App:
         except GameAgentError as error:
             session.tell(encode(replies.error(request_id, error)))
 
-    def _tick(self, session: Session, peer: Peer, request_id: Id, decoded: Decoded) -> None:
-        """Apply a change, then start its asks. If the change fails, so does every ask.
-
-        A repeated tick applies nothing; of its asks those are started that are not known.
-        """
-        try:
-            is_new = session.begin(request_id, self._clock.now_s())
-        except Overloaded as error:
-            session.tell(encode(replies.error(request_id, error)))
-            self._fail_asks(session, decoded.fields, error)
-            return
-        try:
-            tick = self._parse(decoded)
-            assert isinstance(tick, messages.Tick)
-            _check_asks(tick, peer)
-            if is_new:
-                fields = self._operations.tick(tick)
-                self._journal.record(tick)
-                self._succeed(session, request_id, fields, is_lasting=True)
-        except GameAgentError as error:
-            self._fail_tick(session, request_id, decoded.fields, error)
-        except Exception:
-            logger.exception("a tick failed")
-            self._fail_tick(session, request_id, decoded.fields, internal_error())
-        else:
-            for index, ask in enumerate(tick.asks):
-                self._tick_ask(session, ask, f"asks.{index}")
-
-    def _tick_ask(self, session: Session, fields: Any, where: str) -> None:
-        request_id = read_id(fields)
-        if request_id is None:
-            error = InvalidInput("an ask needs an id of its own", where=f"{where}.id")
-            session.tell(encode(replies.error(None, error)))
-        elif self._begin(session, request_id):
-            self._answer(
-                session,
-                request_id,
-                lambda: self._ask(session, parse_ask(fields, where), where),
-            )
-
-    def _fail_tick(
-        self, session: Session, request_id: Id, fields: Map, error: GameAgentError
-    ) -> None:
-        fail(session, request_id, error, self._clock)
-        self._fail_asks(session, fields, error)
-
-    def _fail_asks(self, session: Session, fields: Map, error: GameAgentError) -> None:
-        asks = fields.get("asks")
-        for ask in asks if isinstance(asks, list) else ():
-            ask_id = read_id(ask)
-            if ask_id is not None and self._begin(session, ask_id):
-                fail(session, ask_id, error, self._clock)
-
     def _run(self, session: Session, peer: Peer, request: messages.Request) -> None:
         fields: Map
         match request:
             case messages.Ask():
                 if peer.has_delimiter and request.stream:
                     raise InvalidInput("a REQ socket cannot stream, use DEALER", where="stream")
-                self._ask(session, request)
+                self._asks.start(session, request)
                 return
             case messages.Ping():
                 fields = {}
@@ -212,9 +153,9 @@ class App:
                 fields = self.stats()
             case _:
                 fields = self._operations.run(request)
-        self._journal.record(request)
+        self._ledger.record(request)
         is_lasting = not isinstance(request, CHANGES_NOTHING)
-        self._succeed(session, request.id, fields, is_lasting=is_lasting)
+        self._ledger.succeed(session, request.id, fields, is_lasting=is_lasting)
 
     def _load(self, session: Session, request: messages.Load) -> Map:
         with paths_from("data"):
@@ -225,49 +166,12 @@ class App:
         with paths_from("data"):
             world = self._runtime.restore(snapshot)
         for name in before - self._runtime.agents.keys():
-            self._journal.record(messages.AgentDelete(v=1, id=request.id, agent=name))
+            self._ledger.record(messages.AgentDelete(v=1, id=request.id, agent=name))
         names = [agent.persona.name for agent in snapshot.agents]
         agents = [self._runtime.get_agent(name) for name in names]
         for made in requests_that_make(world, agents):
-            self._journal.record(made)
+            self._ledger.record(made)
         return {"world": world.name, "agents": names}
-
-    def _ask(self, session: Session, request: messages.Ask, where: str | None = None) -> None:
-        """Start an ask. ``where`` is its path in a tick."""
-        try:
-            options = ask_options(request, self._runtime.modes)
-            question = ask_question(request)
-            heard = read_event(request.event)
-            listener = AskReplies(
-                session,
-                request.id,
-                kind=request.kind,
-                stream=request.stream,
-                clock=self._clock,
-                post=self._post,
-                at_end=partial(self._ask_ends, session, request),
-                where=where,
-            )
-            ask = self._runtime.get_agent(request.agent).ask(
-                heard.text,
-                options,
-                speaker=heard.speaker or DEFAULT_SPEAKER,
-                peer=session.owner or session.token,
-                listener=listener,
-                question=question,
-            )
-        except GameAgentError as error:
-            fail(session, request.id, error, self._clock, where)
-        else:
-            session.attach(request.id, ask, has_deadline=request.deadline_ms is not None)
-
-    def _begin(self, session: Session, request_id: Id) -> bool:
-        """Whether the request is new and has room; if it has none, it is told so."""
-        try:
-            return session.begin(request_id, self._clock.now_s())
-        except Overloaded as error:
-            session.tell(encode(replies.error(request_id, error)))
-            return False
 
     def _parse(self, decoded: Decoded) -> messages.Request:
         if decoded.error is not None:
@@ -276,32 +180,6 @@ class App:
         if self.is_draining and decoded.fields["op"] not in WHILE_DRAINING:
             raise Unavailable("the server is stopping")
         return request
-
-    def _ask_ends(self, session: Session, request: messages.Ask, frame: bytes | None) -> None:
-        self._journal.touch(request.agent)
-        if request.remember and frame is not None:
-            self._note(session, request.id, frame)
-
-    def _succeed(self, session: Session, request_id: Id, fields: Map, *, is_lasting: bool) -> None:
-        frame = encode(replies.ok(request_id, fields))
-        if is_lasting:
-            self._note(session, request_id, frame)
-        session.finish(request_id, frame, self._clock.now_s())
-
-    def _note(self, session: Session, request_id: Id, frame: bytes) -> None:
-        """A reply that a repeated request must get again, even after a restart."""
-        reply = SavedReply(session.token, session.owner, request_id, frame)
-        self._journal.answer(reply, self._clock.now_s())
-
-    def _answer(self, session: Session, request_id: Id, work: Callable[[], None]) -> None:
-        """Do what a begun request needs; an error is its reply."""
-        try:
-            work()
-        except GameAgentError as error:
-            fail(session, request_id, error, self._clock)
-        except Exception:
-            logger.exception("a request failed")
-            fail(session, request_id, internal_error(), self._clock)
 
     def stats(self) -> Map:
         """What the ``stats`` operation tells. From any thread; figures may differ by a moment."""
@@ -314,18 +192,6 @@ class App:
             "refused": dict(self._sessions.refused),
         }
         return {**self._runtime.stats(), "server": server}
-
-
-def _check_asks(tick: messages.Tick, peer: Peer) -> None:
-    """The asks' ids must tell them apart, from each other and from the tick."""
-    if tick.asks and peer.has_delimiter:
-        raise InvalidInput("a REQ socket cannot tick with asks, use DEALER", where="asks")
-    seen: set[Id | None] = {tick.id}
-    for index, ask in enumerate(tick.asks):
-        ask_id = read_id(ask)
-        if ask_id is not None and ask_id in seen:
-            raise InvalidInput(f"the id {ask_id!r} appears twice", where=f"asks.{index}.id")
-        seen.add(ask_id)
 
 
 def _id_of(frames: list[bytes], settings: ServerSettings) -> Id | None:

@@ -1,19 +1,22 @@
-"""The way back of one ask: from the engine's thread to its session."""
+"""Asks: the way to the agent, and the way back from the engine's thread to the session."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
+from functools import partial
 from typing import Any
 
 from game_agent.clock import Clock
-from game_agent.errors import GameAgentError, Unavailable
+from game_agent.errors import GameAgentError
 from game_agent.protocol import replies
 from game_agent.protocol.codec import Map, encode
-from game_agent.protocol.messages import Kind
+from game_agent.protocol.messages import Ask, Kind
 from game_agent.protocol.replies import Id
-from game_agent.server.backend import Answer
+from game_agent.server.backend import Answer, Backend
+from game_agent.server.ledger import Ledger, fail, internal_error
+from game_agent.server.operations import DEFAULT_SPEAKER, ask_options, ask_question, read_event
 from game_agent.server.sentences import SentenceSplitter
 from game_agent.server.session import Session
 
@@ -21,6 +24,45 @@ logger = logging.getLogger(__name__)
 
 Post = Callable[[Callable[[], None]], None]
 """Hands a call over to the thread that owns the sessions."""
+
+
+class Asks:
+    """Puts questions to agents."""
+
+    def __init__(self, runtime: Backend, ledger: Ledger, clock: Clock, post: Post) -> None:
+        self._runtime = runtime
+        self._ledger = ledger
+        self._clock = clock
+        self._post = post
+
+    def start(self, session: Session, request: Ask, where: str | None = None) -> None:
+        """Start a begun ask. ``where`` is its path in a tick."""
+        try:
+            options = ask_options(request, self._runtime.modes)
+            question = ask_question(request)
+            heard = read_event(request.event)
+            listener = AskReplies(
+                session,
+                request.id,
+                kind=request.kind,
+                stream=request.stream,
+                clock=self._clock,
+                post=self._post,
+                at_end=partial(self._ledger.ask_ends, session, request),
+                where=where,
+            )
+            ask = self._runtime.get_agent(request.agent).ask(
+                heard.text,
+                options,
+                speaker=heard.speaker or DEFAULT_SPEAKER,
+                peer=session.owner or session.token,
+                listener=listener,
+                question=question,
+            )
+        except GameAgentError as error:
+            self._ledger.fail(session, request.id, error, where)
+        else:
+            session.attach(request.id, ask, has_deadline=request.deadline_ms is not None)
 
 
 class AskReplies:
@@ -106,22 +148,3 @@ def answer_fields(answer: Answer, kind: Kind) -> Map:
         "finish_reason": answer.finish_reason,
         "usage": asdict(usage) if is_dataclass(usage) and not isinstance(usage, type) else usage,
     }
-
-
-def internal_error() -> GameAgentError:
-    """What a client is told of our own faults."""
-    return GameAgentError("the server failed at this request; its log says why")
-
-
-def fail(
-    session: Session, request_id: Id, error: GameAgentError, clock: Clock, where: str | None = None
-) -> None:
-    """Answer a begun request with an error.
-
-    ``where`` is the path of the ask in its tick. An error that says "not now" is not kept for a
-    repeated request, which may find better times.
-    """
-    if where is not None and error.where:
-        where = f"{where}.{error.where}"
-    frame = encode(replies.error(request_id, error, where))
-    session.finish(request_id, frame, clock.now_s(), keep=not isinstance(error, Unavailable))
