@@ -135,6 +135,8 @@ class StepLoop:
 
         What nobody waits for leaves room for questions, and what is for idle time gives it back.
         """
+        if not self.waiting:
+            return
         for sequence in admission_order(self._ready(), self.running):
             if len(self.running) >= self._settings.max_running and not self._drop_idle():
                 return

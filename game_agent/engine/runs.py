@@ -6,6 +6,7 @@ from collections.abc import Sequence as Seq
 
 import numpy as np
 
+from game_agent.blocks.pool import pages_for
 from game_agent.engine.placement import origins as placed_origins
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.model.planner import (
@@ -105,9 +106,14 @@ def _option_run(sequence: Sequence, option: int, num_tokens: int, rope: Rope) ->
 
 def _up_to(sequence: Sequence, last: int, rope: Rope) -> Segments:
     """All blocks and the first ``last`` tokens of the event and reply."""
-    own = own_segment(sequence.pages, sequence.event_origin, last, len(rope.inv_freq))
-    context = _context(sequence, rope)
-    return Segments.concat([context, own]) if context.num_segments else own
+    num_pages = pages_for(last)
+    known = sequence.own_segments.get(num_pages)
+    if known is None:
+        own = own_segment(sequence.pages, sequence.event_origin, last, len(rope.inv_freq))
+        context = _context(sequence, rope)
+        known = Segments.concat([context, own]) if context.num_segments else own
+        sequence.own_segments = {num_pages: known}
+    return known.with_last_length(last)
 
 
 def _context(sequence: Sequence, rope: Rope, shift: int = 0) -> Segments:

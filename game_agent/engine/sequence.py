@@ -39,7 +39,8 @@ class Sequence:
     """A request and all that it has so far.
 
     The own frame holds the event and the reply; ``num_computed`` of its tokens have keys in pages.
-    ``num_overtaken``: how many younger requests were taken up before it.
+    ``own_segments`` are those of the blocks and the own frame by the pages that it fills, kept for
+    the next token. ``num_overtaken``: how many younger requests were taken up before it.
     """
 
     request: Request
@@ -65,6 +66,7 @@ class Sequence:
     choice: Choice | None = None
     draft: Draft | None = None
     segments: dict[int, Segments] = field(default_factory=dict)
+    own_segments: dict[int, Segments] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = self.request.event.tolist()

@@ -27,6 +27,20 @@ class Schedule:
     @property
     def num_parts(self) -> int: ...
 
+def check_plan(
+    run_rows: npt.NDArray[np.int32],
+    run_segments: npt.NDArray[np.int32],
+    page_starts: npt.NDArray[np.int32],
+    pages: npt.NDArray[np.int32],
+    lengths: npt.NDArray[np.int32],
+    positions: npt.NDArray[np.int32],
+    cos: npt.NDArray[np.float32],
+    sin: npt.NDArray[np.float32],
+    row_positions: npt.NDArray[np.int32],
+    row_slots: npt.NDArray[np.int64],
+    num_pages: int,
+) -> None: ...
+
 _Linear = tuple[int, int, int, int, int, int]
 
 class Decoder:

@@ -48,6 +48,12 @@ class Segments:
     def num_segments(self) -> int:
         return len(self.lengths)
 
+    def with_last_length(self, length: int) -> Segments:
+        """The same with ``length`` keys in the last segment, which must fit its pages."""
+        lengths = self.lengths.copy()
+        lengths[-1] = length
+        return Segments(self.page_starts, self.pages, lengths, self.positions, self.cos, self.sin)
+
     @staticmethod
     def concat(parts: Sequence[Segments]) -> Segments:
         """All segments of ``parts`` in order. Raises ``ValueError`` if ``parts`` is empty."""

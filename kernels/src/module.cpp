@@ -12,6 +12,7 @@
 #include "decoder.hpp"
 #include "instruction_set.hpp"
 #include "linear_parts.hpp"
+#include "plan_check.hpp"
 #include "rows.hpp"
 #include "schedule.hpp"
 #include "thread_pool.hpp"
@@ -23,12 +24,33 @@ namespace game_agent {
 namespace {
 
 using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Longs = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using ReleaseGil = nb::call_guard<nb::gil_scoped_release>;
 
 template <typename T>
 T* pointer(uintptr_t address) {
   return reinterpret_cast<T*>(address);
+}
+
+template <typename T, typename Array>
+ArrayView<T> view(const Array& array) {
+  return {array.data(), static_cast<int64_t>(array.size())};
+}
+
+// See PlanArrays.
+void check_plan_arrays(const Ints& run_rows, const Ints& run_segments, const Ints& page_starts,
+                       const Ints& pages, const Ints& lengths, const Ints& positions,
+                       const Floats& cos, const Floats& sin, const Ints& row_positions,
+                       const Longs& row_slots, int64_t num_pages) {
+  const auto size = [](const Floats& angles, int axis) {
+    return static_cast<int64_t>(angles.shape(axis));
+  };
+  check_plan({view<int32_t>(run_rows), view<int32_t>(run_segments), view<int32_t>(page_starts),
+              view<int32_t>(pages), view<int32_t>(lengths), view<int32_t>(positions),
+              view<int32_t>(row_positions), view<int64_t>(row_slots), size(cos, 0), size(sin, 0),
+              size(cos, 1), size(sin, 1)},
+             num_pages);
 }
 
 PageType page_type(bool bfloat16) { return bfloat16 ? PageType::bf16 : PageType::f32; }
@@ -222,6 +244,10 @@ NB_MODULE(_cpu, m) {
       .def("forward", &decode, "residual"_a, "rows"_a, "cos"_a, "sin"_a, "half"_a, "slots"_a,
            "keys"_a, "values"_a, "layer_bytes"_a, "bfloat16"_a, "num_pages"_a, "schedule"_a,
            "out_rows"_a, "num_out"_a, "out_schedule"_a, "logits"_a, ReleaseGil());
+  m.def("check_plan", &check_plan_arrays, "run_rows"_a.noconvert(), "run_segments"_a.noconvert(),
+        "page_starts"_a.noconvert(), "pages"_a.noconvert(), "lengths"_a.noconvert(),
+        "positions"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(),
+        "row_positions"_a.noconvert(), "row_slots"_a.noconvert(), "num_pages"_a);
   m.def("norm", &norm, "x"_a, "residual"_a, "weight"_a, "out"_a, "sum"_a, "rows"_a, "dim"_a,
         "eps"_a, ReleaseGil());
   m.def("silu_mul", &silu_mul, "gate_up"_a, "out"_a, "rows"_a, "inner"_a, ReleaseGil());
