@@ -26,6 +26,7 @@ check: $(READY)
 # What is too long for every commit; writes docs/results/.
 prove: $(READY)
 	$(BIN)/python -m pytest -m slow
+	$(BIN)/python bench/equivalence.py --out docs/results/equivalence.md
 	$(BIN)/python bench/kernels.py --out docs/results/kernels.md
 	$(BIN)/python bench/ttft.py --out docs/results/ttft.md
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md

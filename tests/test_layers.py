@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "demos": {"client", "runtime", "server", "agents"},
     "bench": {
         "agents",
+        "server",
         "soak",
         "client",
         "runtime",
