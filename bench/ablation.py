@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--answers", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--sizes", default="4,8,16,32")
-    parser.add_argument("--scenes", type=int, default=15, help="of each seed and size")
+    parser.add_argument("--scenes", type=int, default=10, help="of each seed and size")
     parser.add_argument("--questions", type=int, default=16, help="on each scene")
     options = parser.parse_args()
     named = {

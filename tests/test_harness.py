@@ -70,7 +70,7 @@ def folder(tiny_checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def full(folder: Path) -> Iterator[GameAgentLM]:
-    model = GameAgentLM(str(folder), mode="full", kv_memory=0.02)
+    model = GameAgentLM(str(folder), "full", device="cuda:0", kv_memory=0.02)
     yield model
     model.close()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich.progress import track
 
 from game_agent.config import EngineSettings
@@ -68,6 +69,8 @@ class GameAgentLM(LM):  # type: ignore[misc]
             known = [name for name, each in WAYS.items() if each.mode != "contextual"]
             raise InvalidInput(f"mode must be one of {', '.join(known)}, not {mode!r}")
         self.model = Model.parse(None if pretrained == "bundled" else str(pretrained))
+        if str(device).startswith("cuda") and not torch.cuda.is_available():
+            device = None  # what the harness says where nobody did
         loading = Loading(device, dtype, kv_memory_bytes=int(kv_memory * 2**30))
         runner = loading.runner(self.model)
         self._engine = Engine(runner, EngineSettings())
