@@ -51,6 +51,38 @@ DefaultMode = Annotated[
         "contextual: for any other, faster after changes and approximate."
     ),
 ]
+Bind = Annotated[
+    str, typer.Option(help="Address to listen at; beyond this computer only with keys.")
+]
+Endpoint = Annotated[str, typer.Option(help="Address of the server.")]
+ServerKey = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="server.key, for a server with keys."),
+]
+ClientKey = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="NAME.key_secret, for a server with keys."),
+]
+Eager = Annotated[bool, typer.Option(help="Encode what changes in a world while nobody waits.")]
+IdleTokens = Annotated[int, typer.Option(help="Most tokens in one step of what nobody waits for.")]
+StateFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder for worlds, agents and their memory; default: they are not kept."),
+]
+KeyFolder = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder made by keygen: only clients whose key is there may connect."),
+]
+MetricsPort = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Serve /metrics and /healthz at this port of 127.0.0.1."),
+]
+LimitTexts = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="NAME=NUMBER, a limit of docs/operations.md; may be repeated."),
+]
+LogFormat = Annotated[str, typer.Option(help="text or json.")]
+Verbose = Annotated[bool, typer.Option(help="Log every connection.")]
 
 
 def load_runtime(

@@ -15,18 +15,30 @@ from rich.progress import Progress
 
 from game_agent.client import Client, CurveKeys
 from game_agent.commands.options import (
+    Bind,
     Cache,
     CacheSize,
+    ClientKey,
     DefaultMode,
     Device,
     Dtype,
+    Eager,
+    Endpoint,
     Format,
     HostMemory,
+    IdleTokens,
+    KeyFolder,
     KvDtype,
+    LimitTexts,
+    LogFormat,
     Memory,
+    MetricsPort,
     Model,
     Prefix,
+    ServerKey,
+    StateFolder,
     Threads,
+    Verbose,
     Weights,
     cache_settings,
     load_runtime,
@@ -38,15 +50,14 @@ from game_agent.server import ServerSettings
 from game_agent.server import serve as run_server
 from game_agent.server.logs import set_up_logs
 from game_agent.server.security import make_client_keys, make_server_keys
+from game_agent.server.settings import DEFAULT_BIND
 from game_agent.soak.run import Target, soak
 from game_agent.soak.schedule import SoakSettings
 from game_agent.top import top
 
 
 def serve(
-    bind: Annotated[
-        str, typer.Option(help="Address to listen at; beyond this computer only with keys.")
-    ] = ServerSettings().bind,
+    bind: Bind = DEFAULT_BIND,
     model: Model = None,
     device: Device = None,
     dtype: Dtype = None,
@@ -58,34 +69,16 @@ def serve(
     kv_cache_size: CacheSize = CacheSettings.disk_bytes / GIB,
     kv_host: HostMemory = 0.0,
     mode: DefaultMode = "block",
-    eager: Annotated[
-        bool, typer.Option(help="Encode what changes in a world while nobody waits.")
-    ] = False,
-    idle_tokens: Annotated[
-        int, typer.Option(help="Most tokens in one step of what nobody waits for.")
-    ] = EngineSettings.idle_tokens,
+    eager: Eager = False,
+    idle_tokens: IdleTokens = EngineSettings.idle_tokens,
     prompt_format: Format = None,
     prompt_prefix: Prefix = "",
-    state_dir: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            help="Folder for worlds, agents and their memory; default: they are not kept."
-        ),
-    ] = None,
-    curve_keys: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder made by keygen: only clients whose key is there may connect."),
-    ] = None,
-    metrics_port: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Serve /metrics and /healthz at this port of 127.0.0.1."),
-    ] = None,
-    limit: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=NUMBER, a limit of docs/operations.md; may be repeated."),
-    ] = None,
-    log_format: Annotated[str, typer.Option(help="text or json.")] = "text",
-    verbose: Annotated[bool, typer.Option(help="Log every connection.")] = False,
+    state_dir: StateFolder = None,
+    curve_keys: KeyFolder = None,
+    metrics_port: MetricsPort = None,
+    limit: LimitTexts = None,
+    log_format: LogFormat = "text",
+    verbose: Verbose = False,
 ) -> None:
     """Answer game engines over ZeroMQ until interrupted."""
     if log_format not in ("text", "json"):
@@ -150,15 +143,9 @@ def keygen(
 
 
 def show_top(
-    endpoint: Annotated[str, typer.Option(help="Address of the server.")] = ServerSettings().bind,
-    server_key: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="server.key, for a server with keys."),
-    ] = None,
-    client_key: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="NAME.key_secret, for a server with keys."),
-    ] = None,
+    endpoint: Endpoint = DEFAULT_BIND,
+    server_key: ServerKey = None,
+    client_key: ClientKey = None,
 ) -> None:
     """Watch a running server until interrupted."""
     if (server_key is None) != (client_key is None):
