@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from game_agent.agents.blockcache import BlockCache
-from game_agent.agents.partition import Part
+from game_agent.agents.nodes import Part
 from game_agent.agents.world import World
 from game_agent.blocks.block import Block, block_key
 from game_agent.engine import Engine

@@ -7,41 +7,25 @@ changes one part, and a new member one or two, wherever in the state it is.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from game_agent.agents.cuts import JOIN_CHARS, MIN_CHARS, cut_run, cut_texts, rank
+from game_agent.agents.nodes import Node, Part, Place
 from game_agent.agents.patch import Json, join_pointer
 from game_agent.agents.rendering import (
     NAME_FIELDS,
     Item,
-    header,
     is_container,
     is_leaf,
     items_text,
-    labelled,
     leaf_texts,
     members,
     render,
 )
-from game_agent.agents.rules import Do, Rule, RuleTails, below, rule_here
-from game_agent.agents.sight import Borders, Tails, border_tails, sight_of
-
-MAX_CHARS = 600  # no part is longer, unless its header alone nearly is
-
-
-@dataclass(frozen=True)
-class Part:
-    """The text of one block."""
-
-    path: str
-    """JSON Pointer of the subtree that it was cut from; for a join, of the common parent."""
-    text: str
-    """For example ``places / inn: rooms free: 3; keeper: Mira.``"""
-    paths: tuple[str, ...]
-    """Pointers of what it renders: the members of a join, else ``path`` itself."""
+from game_agent.agents.rules import Do, Rule, below, rule_here
+from game_agent.agents.sight import Borders, border_tails, sight_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +36,7 @@ class Partition:
     """In document order; a join stands where its first member does."""
     num_rendered: int = field(default=0, compare=False)
     """Values that were rendered for it, rather than taken from its predecessor."""
-    root: _Node | None = field(default=None, repr=False, compare=False)
+    root: Node | None = field(default=None, repr=False, compare=False)
 
 
 def partition(
@@ -74,7 +58,7 @@ def partition(
     tails = border_tails(borders)
     cutter = _Cutter()
     rule_tails = tuple((rule.tokens, rule) for rule in rules)
-    place = _Place(tails, rules=rule_tails, is_joined=_does(rule_here(rule_tails), "join"))
+    place = Place(tails, rules=rule_tails, is_joined=_does(rule_here(rule_tails), "join"))
     root = cutter.node(state, place, previous.root if previous else None)
     return Partition(root.own_parts() if root else (), cutter.num_rendered, root)
 
@@ -85,90 +69,6 @@ def visible(parts: Iterable[Part], sees: Collection[str]) -> tuple[Part, ...]:
     return tuple(part for part in parts if all(map(sight.covers, part.paths)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a value stands, as far as its texts depend on it. The defaults are the root's."""
-
-    borders: Tails
-    """Reference tokens from here to each border at (the empty tuple) or below this place."""
-    parent: tuple[str, ...] = ()
-    label: str | None = None
-    """Its key, or its name in an array; None for the root and for nameless elements."""
-    name_field: str | None = None
-    """The member that gave the label, which is not rendered again."""
-    rules: RuleTails = ()
-    is_joined: bool = False
-    """Whether it lies in a value that is never cut."""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        return self.parent if self.label is None else (*self.parent, self.label)
-
-    @property
-    def room(self) -> int:
-        """Characters that a part has for items, beside its header."""
-        if self.is_joined:
-            return sys.maxsize
-        return max(MAX_CHARS - len(header(self.words)) - len(": ."), MIN_CHARS)
-
-    @property
-    def leaf_room(self) -> int:
-        """Characters that a part has for the text of a leaf, which its parent's header precedes."""
-        if self.is_joined:
-            return sys.maxsize
-        return max(MAX_CHARS - len(render(self.parent, [(self.label or "", "")])), MIN_CHARS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    """A value in its place, rendered."""
-
-    value: Json
-    place: _Place
-    pointer: str
-    items: tuple[Item, ...] | None
-    """All of it, relative to itself; None if too long for one part or a border is inside."""
-    is_leaf: bool
-    """A leaf is rendered under its parent's header: ``places / inn: rooms free: 3.``"""
-    parts: tuple[Part, ...] = ()
-    """It cut alone; empty if it is tiny, as then it is mostly its parent that renders it."""
-    children: Mapping[str, _Node] = field(default_factory=dict)
-
-    @property
-    def is_border(self) -> bool:
-        return () in self.place.borders
-
-    @property
-    def labelled_items(self) -> tuple[Item, ...]:
-        """``items`` relative to the parent."""
-        return labelled(self.place.label, self.items or ())
-
-    def own_parts(self) -> tuple[Part, ...]:
-        return self.parts or (self.whole(),)
-
-    def whole(self) -> Part:
-        """All of it as one part."""
-        if self.is_leaf:
-            text = render(self.place.parent, self.labelled_items)
-        else:
-            text = render(self.place.words, self.items or ())
-        return Part(self.pointer, text, (self.pointer,))
-
-    def moved(self, pointer: str) -> _Node:
-        """The same texts at another pointer: an element of an array in which others came or went.
-
-        The children keep their old pointers; they are moved in turn if they are ever reused.
-        """
-        if pointer == self.pointer:
-            return self
-        old = len(self.pointer)
-        parts = tuple(
-            Part(pointer + part.path[old:], part.text, tuple(pointer + p[old:] for p in part.paths))
-            for part in self.parts
-        )
-        return replace(self, pointer=pointer, parts=parts)
-
-
 class _Cutter:
     """One traversal of a state."""
 
@@ -176,8 +76,8 @@ class _Cutter:
         self.num_rendered = 0
 
     def node(
-        self, value: Json, place: _Place, old: _Node | None = None, pointer: str = ""
-    ) -> _Node | None:
+        self, value: Json, place: Place, old: Node | None = None, pointer: str = ""
+    ) -> Node | None:
         """``value`` rendered; None if rules leave nothing of it."""
         if old is not None and old.value is value and old.place == place:
             return old.moved(pointer)
@@ -192,14 +92,14 @@ class _Cutter:
         if not nodes:
             return None
         items = None if is_split else _flat_items(nodes, place.room)
-        node = _Node(
+        node = Node(
             value, place, pointer, items, is_leaf=False, children=_by_segment(nodes, pointer)
         )
         if items is None:
             return replace(node, parts=_split(node, nodes, may_join=not is_split))
         return _unless_tiny(node)
 
-    def children(self, value: Json, place: _Place, old: _Node | None, pointer: str) -> list[_Node]:
+    def children(self, value: Json, place: Place, old: Node | None, pointer: str) -> list[Node]:
         borders = Borders(place.borders)
         hidden = _hidden_names(value, place, borders)
         old_nodes = old.children if old is not None else {}
@@ -222,7 +122,7 @@ class _Cutter:
             former = old_nodes.get(_last_segment(child_pointer))
             if former is None or former.value is not child:
                 former = by_identity.get(id(child), former)
-            child_place = _Place(
+            child_place = Place(
                 borders.below(token),
                 place.words,
                 label,
@@ -240,7 +140,7 @@ def _does(rule: Rule | None, do: Do) -> bool:
     return rule is not None and rule.do == do
 
 
-def _hidden_names(value: Json, place: _Place, borders: Borders) -> dict[str, set[str]]:
+def _hidden_names(value: Json, place: Place, borders: Borders) -> dict[str, set[str]]:
     """By token, the fields that may not name a member: not all who see it may see them."""
     hidden: dict[str, set[str]] = {}
     if not isinstance(value, list | tuple) or not (place.borders or place.rules):
@@ -258,7 +158,7 @@ def _hidden_names(value: Json, place: _Place, borders: Borders) -> dict[str, set
     return hidden
 
 
-def _is_one_text(value: Json, place: _Place) -> bool:
+def _is_one_text(value: Json, place: Place) -> bool:
     if isinstance(value, list | tuple) and (place.borders or place.rules):
         tokens = [str(index) for index in range(len(value))]
         borders = Borders(place.borders)
@@ -268,34 +168,34 @@ def _is_one_text(value: Json, place: _Place) -> bool:
     return is_leaf(value, place.name_field)
 
 
-def _leaf(value: Json, place: _Place, pointer: str) -> _Node:
+def _leaf(value: Json, place: Place, pointer: str) -> Node:
     texts = leaf_texts(value)
     text = ", ".join(texts)
     if len(text) <= place.leaf_room:
-        return _unless_tiny(_Node(value, place, pointer, (("", text),), is_leaf=True))
+        return _unless_tiny(Node(value, place, pointer, (("", text),), is_leaf=True))
     label = place.label or ""
     parts = tuple(
         Part(pointer, render(place.parent, [(label, stretch)]), (pointer,))
         for stretch in cut_texts(texts, place.leaf_room)
     )
-    return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
+    return Node(value, place, pointer, None, is_leaf=True, parts=parts)
 
 
-def _templated(value: Json, place: _Place, pointer: str, rule: Rule) -> _Node | None:
+def _templated(value: Json, place: Place, pointer: str, rule: Rule) -> Node | None:
     text = rule.render(value, place.label)
     if not text:
         return None
     parts = (Part(pointer, text, (pointer,)),)
-    return _Node(value, place, pointer, None, is_leaf=True, parts=parts)
+    return Node(value, place, pointer, None, is_leaf=True, parts=parts)
 
 
-def _unless_tiny(node: _Node) -> _Node:
+def _unless_tiny(node: Node) -> Node:
     """``node`` with a part of its own, if it is worth one."""
     is_tiny = len(items_text(node.labelled_items)) < MIN_CHARS
     return node if is_tiny else replace(node, parts=(node.whole(),))
 
 
-def _flat_items(nodes: Sequence[_Node], room: int) -> tuple[Item, ...] | None:
+def _flat_items(nodes: Sequence[Node], room: int) -> tuple[Item, ...] | None:
     """What ``items`` of their parent is."""
     items: list[Item] = []
     num_chars = -len("; ")
@@ -307,7 +207,7 @@ def _flat_items(nodes: Sequence[_Node], room: int) -> tuple[Item, ...] | None:
     return tuple(items)
 
 
-def _by_segment(nodes: Iterable[_Node], pointer: str) -> dict[str, _Node]:
+def _by_segment(nodes: Iterable[Node], pointer: str) -> dict[str, Node]:
     """The nodes worth finding again; a short leaf is as quickly rendered."""
     start = len(pointer) + 1
     return {n.pointer[start:]: n for n in nodes if n.parts or not n.is_leaf}
@@ -317,7 +217,7 @@ def _last_segment(pointer: str) -> str:
     return pointer.rpartition("/")[2]
 
 
-def _split(parent: _Node, nodes: Sequence[_Node], *, may_join: bool) -> tuple[Part, ...]:
+def _split(parent: Node, nodes: Sequence[Node], *, may_join: bool) -> tuple[Part, ...]:
     """The parts of a container that is not one part: tiny members joined, others alone."""
     candidates = enumerate(nodes) if may_join else ()
     joinable = [i for i, node in candidates if not node.parts and not node.is_border]
@@ -332,7 +232,7 @@ def _split(parent: _Node, nodes: Sequence[_Node], *, may_join: bool) -> tuple[Pa
     return tuple(chain.from_iterable(parts for _, parts in placed))
 
 
-def _join(parent: _Node, group: Sequence[_Node]) -> tuple[Part, ...]:
+def _join(parent: Node, group: Sequence[Node]) -> tuple[Part, ...]:
     if len(group) == 1:
         return group[0].own_parts()
     items = [item for node in group for item in node.labelled_items]

@@ -11,7 +11,7 @@ from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.character import Character
 from game_agent.agents.lore import ActiveLore
 from game_agent.agents.memory import Memory
-from game_agent.agents.partition import Part
+from game_agent.agents.nodes import Part
 from game_agent.agents.remembered import Entry, Remembered
 from game_agent.blocks.block import Block
 from game_agent.errors import TooLarge

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from game_agent.agents.lore import Lorebook
-from game_agent.agents.partition import Part, Partition, partition, visible
+from game_agent.agents.nodes import Part
+from game_agent.agents.partition import Partition, partition, visible
 from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch
 from game_agent.agents.rules import Rule
 from game_agent.agents.sight import parse_sight
