@@ -9,19 +9,15 @@ from typing import Any
 
 import pytest
 from checkpoints import make_checkpoint
-from typer.testing import CliRunner
 
-from game_agent import cli
-from game_agent.engine import Engine, Request
+from game_agent.engine import Completion, Engine, Request
 from game_agent.errors import InvalidInput
-from game_agent.evaluation.answers import Answer, AnswerFile
-from game_agent.evaluation.asking import Replying
-from game_agent.evaluation.metrics import Scores, score
+from game_agent.evaluation.answers import AnswerFile
+from game_agent.evaluation.asking import Asker, Replying
+from game_agent.evaluation.metrics import score
 from game_agent.evaluation.prompts import PAPER, Demonstrations, Prompts, Wording
 from game_agent.evaluation.records import Record, read_records
-from game_agent.evaluation.report import Report, check_metric, markdown
 from game_agent.evaluation.run import Loading, Model, Result, Settings, evaluate
-from game_agent.evaluation.scenes import scene_records
 from game_agent.evaluation.ways import WAYS, parse_ways
 
 GOOD = {"blocks": ["inn: rooms: 3."], "question": "How many rooms?", "answers": ["3"]}
@@ -78,6 +74,23 @@ def test_good_records(tmp_path: Path) -> None:
     (first, second) = read_records(write_lines(tmp_path / "d.jsonl", lines), limit=2).records
     assert first == Record("7", ("inn: rooms: 3.",), "How many rooms?", ("3",), "count")
     assert (second.id, second.type) == ("2", "")
+
+
+def test_data_for_fine_tuning_is_read_as_well(tmp_path: Path) -> None:
+    one = {"blocks": ["inn."], "question": "Where?", "answer": "Here."}
+    both = [{"question": "Who?", "answer": "I."}, {**GOOD, "blocks": ["mill."], "id": "own"}]
+    several = {"blocks": ["inn."], "questions": both}
+    path = write_lines(tmp_path / "d.jsonl", [one, several])
+    assert read_records(path).records == [
+        Record("1", ("inn.",), "Where?", ("Here.",)),
+        Record("2.1", ("inn.",), "Who?", ("I.",)),
+        Record("own", ("mill.",), "How many rooms?", ("3",)),
+    ]
+    assert len(read_records(path, limit=2).records) == 2
+    for questions, message in ((3, "must be an array"), ([], "is empty"), ([{}], '"question" is')):
+        bad = write_lines(tmp_path / "bad.jsonl", [{"blocks": ["a"], "questions": questions}])
+        with pytest.raises(InvalidInput, match=message):
+            read_records(bad)
 
 
 def test_ways() -> None:
@@ -172,6 +185,30 @@ def test_replies_are_the_engines_own(tiny_checkpoint: Path, engine: Engine) -> N
     assert full != [answers["block", record.id].reply for record in records]
 
 
+def test_contextual_mode_takes_over_what_was_moved(tiny_checkpoint: Path, engine: Engine) -> None:
+    """Without repair, what stands behind the block that was another one is as it was."""
+    records = make_records(12)
+    prompts = prompts_of(engine, Wording(), [], 0)
+    full = [r.text for r in ask(engine, prompts, records, 0, "full")]
+    repaired = ask(engine, prompts, records, 128, "contextual")
+    moved = ask(engine, prompts, records, 0, "contextual")
+    assert [reply.text for reply in repaired] == full
+    assert [reply.text for reply in moved] != full
+    assert all(
+        a.usage.encoded_tokens < b.usage.encoded_tokens
+        for a, b in zip(moved, repaired, strict=True)
+    )
+
+
+def ask(
+    engine: Engine, prompts: Prompts, records: Sequence[Record], repair_tokens: int, way: str
+) -> list[Completion]:
+    asker = Asker(engine, prompts, Replying(6, (), repair_tokens), records)
+    replies = asker.ask(records, WAYS[way])
+    assert all(isinstance(reply, Completion) for reply in replies)
+    return [reply for reply in replies if isinstance(reply, Completion)]
+
+
 def test_an_interrupted_evaluation_goes_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     whole = run(tiny_checkpoint, "block,full", path)
@@ -230,93 +267,3 @@ def test_names_of_models(tmp_path: Path) -> None:
     twice = [Model("a", tmp_path), Model("a", tmp_path)]
     with pytest.raises(InvalidInput, match="two models have the same name"):
         evaluate(twice, [], make_records(1), Settings())
-
-
-def test_scenes_are_the_same_for_the_same_seed() -> None:
-    records = scene_records((2, 6), num_scenes=2, num_questions=5, seed=3)
-    assert records == scene_records((2, 6), num_scenes=2, num_questions=5, seed=3)
-    assert records != scene_records((2, 6), num_scenes=2, num_questions=5, seed=4)
-    assert len({record.id for record in records}) == 2 * 2 * 5
-    assert all(record.blocks[0].startswith("You are ") and record.type for record in records)
-    for sizes, number in (((), 1), ((1,), 1), ((2,), 0)):
-        with pytest.raises(InvalidInput, match="scenes need 2 blocks"):
-            scene_records(sizes, num_scenes=number)
-
-
-def test_a_report_counts_by_hand() -> None:
-    records = [Record(f"{i}", (f"scene {i // 2}",), "?", ("x",), "ab"[i % 2]) for i in range(8)]
-
-    def answers(way: str, right: str) -> list[Answer]:
-        rows = zip(records, right, strict=True)
-        return [
-            Answer("m", "0", way, r.id, r.type, "", "stop", 1, Scores(1, 0.5, float(good)))
-            for r, good in rows
-        ]
-
-    both = [*answers("block", "11101010"), *answers("full", "11111010")]
-    report = Report.of(both, records, "exact")
-    found = report.interval(("m", "block"), "a")
-    assert found is not None
-    assert (found.mean, report.count(("m", "block"), "a")) == (1, 4)
-    assert report.interval(("m", "block"), "c") is None
-    better = report.difference(("m", "full"))
-    assert better is not None
-    assert better.mean == 1 / 8
-    text = markdown(report, "Title", ["A note."])
-    assert "| m | block | 8 | 100.0 (51.0 – 100.0) | 50.0 (" in text
-    assert "| +12.5 (+0.0 – +37.5) |" in text
-    assert "| a | 4 | 100 (51 – 100) | 100 (51 – 100) |\n| b | 4 | 25 (0 – 75) | 50 (" in text
-    with pytest.raises(InvalidInput, match="--metric must be one of"):
-        check_metric("best")
-
-
-def invoke(*args: object) -> Any:
-    return CliRunner().invoke(cli.app, ["evaluate", "--kv-memory", "0.02", *map(str, args)])
-
-
-def test_the_command(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    lines = [{**GOOD, "question": f"Room {i}?", "type": f"t{i % 2}"} for i in range(5)]
-    data = write_lines(tmp_path / "data.jsonl", [*lines, "bad"])
-    out, plot, answers = (tmp_path / "new" / name for name in ("o.md", "o.png", "a.jsonl"))
-    args = (f"one={tiny_checkpoint}", f"two={tiny_checkpoint}", "--data", data, "--modes", "all")
-    more = ("--max-tokens", 3, "--on-bad-data", "skip", "--out", out, "--demonstrations", 1)
-    result = invoke(*args, *more, "--answers", answers, "--paper-prompt", "--seed", 2)
-    assert result.exit_code == 0, result.output
-    assert "data.jsonl, line 6: it is not JSON" in result.output
-    text = out.read_text("utf-8")
-    assert "data.jsonl, 5 of them, 1 demonstrations" in text
-    for model in ("one", "two"):
-        for way in WAYS:
-            assert f"| {model} | {way} | 5 |" in text
-    assert len(answers.read_text("utf-8").splitlines()) == 1 + 6 * 5  # both have the same weights
-    assert not plot.exists()
-
-
-def test_the_command_on_scenes(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    plot, out = tmp_path / "o.png", tmp_path / "o.md"
-    few = ("--scene-blocks", "2,3", "--scene-count", 1, "--scene-questions", 3, "--max-tokens", 2)
-    result = invoke(tiny_checkpoint, "--scenes", *few, "--plot", plot, "--out", out, "--limit", 4)
-    assert result.exit_code == 0, result.output
-    assert "scenes of the test split, 4 of them" in out.read_text("utf-8")
-    assert "](o.png)" in out.read_text("utf-8")
-    assert plot.read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        ((), "give records"),
-        (("--scenes", "--data", "x"), "two sources"),
-        (("--scenes", "--demonstrations", 1), "begins with its character"),
-        (("--scenes", "--instruction", "Be brief."), "begins with its character"),
-        (("--scenes", "--scene-blocks", "4,x"), "must be numbers"),
-        (("--scenes", "--metric", "best"), "--metric must be one of"),
-        (("--scenes", "--on-bad-data", "go"), "--on-bad-data must be stop or skip"),
-        (("--scenes", "--modes", "x", "--limit", 1), "there is no 'x'"),
-    ],
-)
-def test_what_the_command_refuses(args: tuple[object, ...], message: str) -> None:
-    result = invoke(*args)
-    assert isinstance(result.exception, InvalidInput)
-    assert message in result.exception.message

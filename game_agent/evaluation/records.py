@@ -43,7 +43,8 @@ def read_records(
 
     Each is an object with ``blocks`` and ``answers`` (one text each at least, none empty),
     ``question``, and if wanted ``type`` and ``id``; other keys are not looked at. Without an ``id``
-    the number of the line is it.
+    the number of the line is it. As in data for fine-tuning, ``answer`` may stand for one of
+    ``answers``, and ``questions``, objects that have all these but ``blocks``, for several records.
 
     Raises :class:`InvalidInput`: for what cannot be read, for the first bad record (``stop``), and
     if no good one is left.
@@ -55,10 +56,10 @@ def read_records(
         if limit is not None and len(records) >= limit:
             break
         try:
-            record = _parse(line, str(number))
-            if record.id in records:
-                raise ValueError(f"there is a record {record.id!r} before it; make ids differ")
-            records[record.id] = record
+            several = {record.id: record for record in _parse(line, str(number))}
+            if twice := several.keys() & records.keys():
+                raise ValueError(f"there is a record {min(twice)!r} before it; make ids differ")
+            records.update(several)
         except (ValueError, RecursionError) as error:
             bad.append(f"{path}, line {number}: {error}")
             if on_bad_data == "stop":
@@ -67,7 +68,7 @@ def read_records(
                 ) from None
     if not records:
         raise InvalidInput(f"{path} has no record to ask" + (f"; {bad[0]}" if bad else ""))
-    return Records(list(records.values()), bad)
+    return Records(list(records.values())[:limit], bad)
 
 
 def check_on_bad_data(choice: str) -> OnBadData:
@@ -88,7 +89,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise InvalidInput(f"{path} cannot be read: {error}") from None
 
 
-def _parse(line: bytes, number: str) -> Record:
+def _parse(line: bytes, number: str) -> list[Record]:
     """Raises ``ValueError`` saying what is wrong."""
     try:
         value = json.loads(line.decode("utf-8"))
@@ -96,7 +97,18 @@ def _parse(line: bytes, number: str) -> Record:
         raise ValueError(f"it is not UTF-8 ({error})") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from None
-    return parse_value(value, number)
+    if not isinstance(value, dict) or "questions" not in value:
+        return [parse_value(value, number)]
+    questions = value["questions"]
+    if not isinstance(questions, list) or not all(isinstance(each, dict) for each in questions):
+        raise ValueError('"questions" must be an array of objects')
+    if not questions:
+        raise ValueError('"questions" is empty')
+    name = value.get("id", number)
+    return [
+        parse_value({"blocks": value.get("blocks"), **each}, f"{name}.{index}")
+        for index, each in enumerate(questions, 1)
+    ]
 
 
 def parse_value(value: object, number: str) -> Record:
@@ -109,11 +121,12 @@ def parse_value(value: object, number: str) -> Record:
     name = value.get("id", number)
     if not isinstance(name, str | int) or isinstance(name, bool):
         raise ValueError('"id" must be a text or a number')
+    has_one = "answer" in value and "answers" not in value
     return Record(
         str(name),
         _texts(value, "blocks"),
         _text(value, "question", value.get("question")),
-        _texts(value, "answers"),
+        (_text(value, "answer", value["answer"]),) if has_one else _texts(value, "answers"),
         _text(value, "type", value["type"]) if value.get("type") else "",
     )
 

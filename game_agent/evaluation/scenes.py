@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from game_agent.errors import InvalidInput
 from game_agent.evaluation.records import Record
-from game_agent.training.scenes import Question, make_questions, make_scene
+from game_agent.training.scene import Question
+from game_agent.training.scenes import make_questions, make_scene
 
 SIZES = (4, 8, 16, 32)
 
@@ -43,5 +44,5 @@ def scene_records(
 
 
 def _record(name: str, blocks: tuple[str, ...], question: Question) -> Record:
-    kind = str(getattr(question, "skill", "") or question.kind)
+    kind = question.skill or question.kind
     return Record(name, blocks, question.event, (question.reply,), kind.replace("_", " "))
