@@ -24,6 +24,7 @@ from game_agent.finetuning import training
 from game_agent.finetuning.finetune import finetune
 from game_agent.finetuning.settings import Settings
 from game_agent.model.runner import load_runner
+from game_agent.text.choosing import RECORD
 
 # peft asks transformers for a property by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")
@@ -102,6 +103,7 @@ def test_it_learns_and_the_runtime_answers(settings: Settings) -> None:
 
 
 def test_the_folder_is_like_the_one_before(settings: Settings) -> None:
+    settings = replace(settings, prompt_format="tulu3-block", prompt_prefix="Play. ")
     (settings.model / "generation_config.json").write_text('{"eos_token_id": 4}', "utf-8")
     (settings.model / "chat_template.jinja").write_text("{{ messages }}", "utf-8")
     weights = run(settings)
@@ -110,7 +112,10 @@ def test_the_folder_is_like_the_one_before(settings: Settings) -> None:
     for name in ("config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"):
         assert (settings.out / name).read_bytes() == (settings.model / name).read_bytes()
     names = {path.name for path in settings.out.iterdir()}
-    assert names == {path.name for path in settings.model.iterdir()} | {"README.md"}
+    assert names == {path.name for path in settings.model.iterdir()} | {"README.md", RECORD}
+    # It is asked as it was trained, without a setting.
+    asked = load_runner(settings.out, kv_memory_bytes=2**20, device="cpu").encoder.format
+    assert asked.text(["A."], "B?").startswith("Play. <|user|>\nA.")
     assert "game-agent serve" in (settings.out / "README.md").read_text("utf-8")
     assert not settings.out.with_name("out.part").exists()
     with pytest.raises(InvalidInput, match="exists already"):

@@ -15,7 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from game_agent.errors import ModelError
 from game_agent.model.runner import load_runner
 from game_agent.text.chat_template import ChatTemplate, derive
-from game_agent.text.choosing import choose_format
+from game_agent.text.choosing import RECORD, choose_format, record_format
 from game_agent.text.formats import (
     BLOCK_FT,
     CHATML,
@@ -141,6 +141,25 @@ def test_a_prefix_stands_before_block_0_alone(folders: dict[str, Path]) -> None:
     assert encoder.block("B.").tolist() == plain.block("B.").tolist()
     assert encoder.block("A.", first=True).tolist() != plain.block("A.", first=True).tolist()
     assert made.with_prefix("") is made
+
+
+def test_a_folder_records_what_it_was_fine_tuned_in(tmp_path: Path) -> None:
+    folder, tokenizer = FAMILIES["chatml"].save(tmp_path), FAMILIES["chatml"].tokenizer
+    record_format(folder, "tulu3-block", "Play. ")
+    tulu = TULU3_BLOCK.text(["A."], "B?")
+
+    def text(*setting: str) -> str:
+        return choose_format(folder, tokenizer, *setting).text(["A."], "B?")
+
+    assert text() == text("tulu3-block") == f"Play. {tulu}"
+    assert text("tulu3-block", "Sing. ") == f"Sing. {tulu}"
+    assert text("chatml") == CHATML.text(["A."], "B?")
+    record_format(folder, "template", "")
+    assert choose_format(folder, tokenizer).name == "template"
+    for broken in ("[", "[]", '{"prompt_format": 1}', '{"prompt_prefix": null}'):
+        (folder / RECORD).write_text(broken, "utf-8")
+        with pytest.raises(ModelError, match=r"game_agent\.json"):
+            choose_format(folder, tokenizer)
 
 
 def test_the_format_follows_the_tokenizer(tmp_path: Path, folders: dict[str, Path]) -> None:

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from game_agent.finetuning.packages import package
 from game_agent.finetuning.settings import Settings
+from game_agent.text.choosing import choose_format, record_format, recorded_format
+from game_agent.text.tokenizer import Tokenizer
 
 # Files of a checkpoint folder that are not carried over.
 _REPLACED = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf", ".part", "README.md")
@@ -43,6 +45,10 @@ def write_result(
             (part / "config.json").unlink()
     if settings.merge or not settings.lora_rank:
         _write_weights(part, state, dtype, is_tied=model.config.tie_word_embeddings)
+    # The format may follow from the name of the folder that it began with, which is another now.
+    set_format = (settings.prompt_format, settings.prompt_prefix)
+    chosen = choose_format(settings.model, Tokenizer.load(settings.model), *set_format)
+    record_format(part, chosen.name, recorded_format(settings.model, *set_format)[1])
     (part / "README.md").write_text(card, "utf-8")
     part.rename(settings.out)
 

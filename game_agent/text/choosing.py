@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ _PUBLISHED = {
     "llama-3.2-1b-block-ft": BLOCK_FT,
     "qwen3-8b-block-ft": BLOCK_FT,
 }
+RECORD = "game_agent.json"
+"""Where a checkpoint that was fine-tuned here says what it was fine-tuned in."""
 
 
 def choose_format(
@@ -32,17 +35,19 @@ def choose_format(
 ) -> PromptFormat:
     """The format for the checkpoint in ``folder``, with ``prompt_prefix`` before block 0.
 
-    prompt_format: a name of ``FORMATS``, or ``template``: from the chat template. None chooses: the
-                   bundled model's where the tokenizer has its special tokens, else that of the
-                   published block-fine-tuned model whose name the folder has, else what the
-                   template says if it has one that can be cut into blocks, else the first of
-                   ``FORMATS`` whose special tokens there are.
+    prompt_format: a name of ``FORMATS``, or ``template``: from the chat template. None chooses:
+                   what the folder records (``record_format``), else the bundled model's where the
+                   tokenizer has its special tokens, else that of the published block-fine-tuned
+                   model whose name the folder has, else what the template says if it has one that
+                   can be cut into blocks, else the first of ``FORMATS`` whose special tokens there
+                   are.
 
     What the checkpoint's tokenizer calls the end of a text ends a reply in any format.
 
     Raises :class:`ModelError` for an unknown name, or a format that this tokenizer cannot write.
     """
-    chosen = _chosen(folder, tokenizer, prompt_format)
+    name, prefix = recorded_format(folder, prompt_format, prompt_prefix)
+    chosen = _chosen(folder, tokenizer, name)
     missing = [s for s in sorted(chosen.specials) if tokenizer.special(s) is None]
     if missing:
         raise ModelError(
@@ -52,7 +57,34 @@ def choose_format(
     end = special_tokens(folder).get("eos_token")
     if end is not None and end not in chosen.stop and tokenizer.special(end) is not None:
         chosen = replace(chosen, stop=(*chosen.stop, end))
-    return chosen.with_prefix(prompt_prefix)
+    return chosen.with_prefix(prefix)
+
+
+def record_format(folder: Path, prompt_format: str, prompt_prefix: str) -> None:
+    """Have ``choose_format`` choose these for the checkpoint in ``folder``."""
+    record = {"prompt_format": prompt_format, "prompt_prefix": prompt_prefix}
+    (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def recorded_format(
+    folder: Path, prompt_format: str | None = None, prompt_prefix: str = ""
+) -> tuple[str | None, str]:
+    """Format and prefix: as they are set, or else as the folder records them.
+
+    A prefix belongs to its format: the record's is left out where another format is set. Raises
+    :class:`ModelError` for a record that cannot be read.
+    """
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        name, prefix = record.get("prompt_format"), record.get("prompt_prefix", "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from None
+    if not isinstance(name, str | None) or not isinstance(prefix, str):
+        raise ModelError(f"{path}: prompt_format and prompt_prefix are texts")
+    if prompt_format in (None, name):
+        return name, prompt_prefix or prefix
+    return prompt_format, prompt_prefix
 
 
 def _chosen(folder: Path, tokenizer: Tokenizer, name: str | None) -> PromptFormat:
