@@ -14,9 +14,10 @@ from fakes import Desk, FakeRuntime, brief
 from game_agent.agents.lore import Lorebook
 from game_agent.protocol import messages
 from game_agent.protocol.limits import Limits
-from game_agent.server.journal import NoJournal, StateJournal
+from game_agent.server.journal import NoJournal
 from game_agent.server.operations import Operations
 from game_agent.server.state import StateStore
+from game_agent.server.state_journal import StateJournal
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from game_agent.errors import Unavailable
 from game_agent.protocol.limits import Limits
 from game_agent.protocol.messages import parse
 from game_agent.runtime import Runtime
-from game_agent.server.journal import StateJournal
 from game_agent.server.operations import Operations
 from game_agent.server.session import Peer
 from game_agent.server.state import MAX_LOG_PATCHES, Patch, SavedMemory, StateStore
+from game_agent.server.state_journal import StateJournal
 
 SMALL = EngineSettings(kv_memory_bytes=2**22)
 

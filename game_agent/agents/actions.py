@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from game_agent.agents.fields import known_fields
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.agents.values import View, value_path
@@ -125,11 +126,7 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 def _action(fields: object, where: str) -> Action:
     if isinstance(fields, Action):
         return fields
-    check_json(fields, where)
-    if not isinstance(fields, Mapping):
-        raise InvalidInput("an action is an object", where=where)
-    for name in fields.keys() - {"name", "description", "parameters"}:
-        raise InvalidInput(f'an action has no "{name}"', where=f"{where}/{name}")
+    fields = known_fields(fields, {"name", "description", "parameters"}, "an action", where)
     try:
         return Action(
             fields.get("name", ""), fields.get("description", ""), fields.get("parameters")

@@ -1,11 +1,25 @@
-"""The fields of an object that comes from a stranger."""
+"""The fields of objects that come from strangers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
-from game_agent.agents.patch import Json
+from game_agent.agents.patch import Json, check_json
 from game_agent.errors import InvalidInput
+
+
+def known_fields(value: object, names: Collection[str], what: str, where: str) -> Mapping[str, Any]:
+    """``value`` as the object that ``what`` (``a rule``) is; it has no other fields than ``names``.
+
+    Raises InvalidInput.
+    """
+    check_json(value, where)
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{what} is an object", where=where)
+    for name in value.keys() - names:
+        raise InvalidInput(f'{what} has no "{name}"', where=f"{where}/{name}")
+    return value
 
 
 class Fields:

@@ -112,25 +112,12 @@ class Lorebook:
         budget = fields.number("token_budget", -1)
         self.token_budget = int(budget) if budget >= 0 else None
         self.is_recursive = fields.flag("recursive_scanning", False)
-        entries = fields.sequence("entries")
-        if len(entries) > MAX_ENTRIES:
-            message = f"a lorebook has at most {MAX_ENTRIES} entries, this one {len(entries)}"
-            raise TooLarge(message, where=f"{where}/entries")
-        made = [_entry(entry, f"{where}/entries/{i}", i) for i, entry in enumerate(entries)]
-        self.num_entries = len(entries)
-        self.entries = tuple(
-            sorted(
-                (e for e in made if e is not None),
-                key=lambda e: (not e.is_before_char, e.is_after_char, e.insertion_order),
-            )
-        )
+        self.num_entries = len(fields.sequence("entries"))
+        self.entries = _entries(fields.sequence("entries"), f"{where}/entries")
         depths = (e.scan_depth for e in self.entries if e.scan_depth is not None)
         self.max_scan_depth = max(self.scan_depth, *depths, 0)
-        self._users: dict[Key | Pattern, list[int]] = defaultdict(list)
-        for number, entry in enumerate(self.entries):
-            for key in entry.all_keys:
-                self._users[key].append(number)
         self._constant = tuple(i for i, entry in enumerate(self.entries) if entry.is_constant)
+        self._users = _users(self.entries)
         self._index = KeyIndex(key for key in self._users if not isinstance(key, Pattern))
         patterns = (key for key in self._users if isinstance(key, Pattern))
         self._patterns = PatternIndex(patterns, f"{where}/entries")
@@ -176,6 +163,26 @@ class Lorebook:
         if not self.is_recursive:
             return set()
         return {key for i in numbers for key in self._mentioned(self.entries[i].text)}
+
+
+def _entries(values: Sequence[Json], where: str) -> tuple[LoreEntry, ...]:
+    """Those that can be told, in the order in which they stand in a prompt."""
+    if len(values) > MAX_ENTRIES:
+        message = f"a lorebook has at most {MAX_ENTRIES} entries, this one {len(values)}"
+        raise TooLarge(message, where=where)
+    made = [_entry(value, f"{where}/{number}", number) for number, value in enumerate(values)]
+    told = [entry for entry in made if entry is not None]
+    told.sort(key=lambda e: (not e.is_before_char, e.is_after_char, e.insertion_order))
+    return tuple(told)
+
+
+def _users(entries: Sequence[LoreEntry]) -> dict[Key | Pattern, list[int]]:
+    """The indices of the entries that depend on a key."""
+    users: dict[Key | Pattern, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
+        for key in entry.all_keys:
+            users[key].append(number)
+    return users
 
 
 def _entry(value: Json, where: str, number: int) -> LoreEntry | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
 
-from game_agent.agents.patch import Json, Path, check_json, parse_pointer
+from game_agent.agents.fields import known_fields
+from game_agent.agents.patch import Json, Path, parse_pointer
 from game_agent.agents.rendering import collapse, flatten, items_text
 from game_agent.errors import InvalidInput, TooLarge
 
@@ -89,11 +90,7 @@ def parse_rules(value: Json | Sequence[Json | Rule]) -> tuple[Rule, ...]:
 def _rule(fields: object, where: str) -> Rule:
     if isinstance(fields, Rule):
         return fields
-    check_json(fields, where)
-    if not isinstance(fields, Mapping):
-        raise InvalidInput("a rule is an object", where=where)
-    for name in fields.keys() - {"path", "do", "template"}:
-        raise InvalidInput(f'a rule has no "{name}"', where=f"{where}/{name}")
+    fields = known_fields(fields, {"path", "do", "template"}, "a rule", where)
     path, do, template = (fields.get(name) for name in ("path", "do", "template"))
     if not isinstance(path, str):
         raise InvalidInput("a rule needs a path, a JSON Pointer", where=f"{where}/path")

@@ -94,34 +94,9 @@ class MetricsServer:
     """
 
     def __init__(self, port: int, stats: Stats, is_healthy: Callable[[], bool]) -> None:
-        registry = CollectorRegistry()
-        registry.register(StatsCollector(stats))
-
-        class Handler(BaseHTTPRequestHandler):
-            timeout = 10
-
-            def do_GET(self) -> None:
-                if self.path == "/metrics":
-                    self._answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
-                elif self.path == "/healthz" and is_healthy():
-                    self._answer(HTTPStatus.OK, b"ok\n")
-                elif self.path == "/healthz":
-                    self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not serving\n")
-                else:
-                    self._answer(HTTPStatus.NOT_FOUND, b"there is /metrics and /healthz\n")
-
-            def _answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """A scrape every few seconds is nothing to tell."""
-
+        handler = _handler(StatsCollector(stats), is_healthy)
         try:
-            self._http = ThreadingHTTPServer((HOST, port), Handler)
+            self._http = ThreadingHTTPServer((HOST, port), handler)
         except OSError as error:
             raise Unavailable(f"cannot serve metrics at {HOST}:{port}: {error}") from error
         self._http.daemon_threads = True
@@ -158,3 +133,34 @@ def _histogram(name: str, values: Mapping[str, Any]) -> Metric:
     family = HistogramMetricFamily(PREFIX + name, _HELP[name])
     family.add_metric([], buckets=buckets, sum_value=values["sum_s"])
     return family
+
+
+def _handler(collector: Collector, is_healthy: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+    """What answers one request."""
+    registry = CollectorRegistry()
+    registry.register(collector)
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(HTTPStatus.OK, generate_latest(registry), CONTENT_TYPE_LATEST)
+            elif self.path == "/healthz" and is_healthy():
+                self._answer(HTTPStatus.OK, b"ok\n")
+            elif self.path == "/healthz":
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"not serving\n")
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, b"there is /metrics and /healthz\n")
+
+        def _answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """A scrape every few seconds is nothing to tell."""
+
+    return Handler

@@ -15,12 +15,12 @@ from game_agent.errors import Unavailable
 from game_agent.server.app import App
 from game_agent.server.backend import Backend
 from game_agent.server.inbox import Inbox
-from game_agent.server.journal import open_journal
 from game_agent.server.metrics_http import MetricsServer
 from game_agent.server.router import bind_router, open_router
 from game_agent.server.security import Gate, KeyRing, user_of
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
+from game_agent.server.state_journal import open_journal
 from game_agent.server.table import SessionTable
 
 logger = logging.getLogger(__name__)
