@@ -10,6 +10,7 @@ import pytest
 from checkpoints import make_checkpoint
 from families import FAMILIES, Family
 
+from bench.twin import write
 from game_agent.agents.blockcache import BlockCache
 from game_agent.errors import InvalidInput
 from game_agent.finetuning.reading import check_problems, read_records
@@ -195,3 +196,17 @@ def test_a_limit_beyond_the_model(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path, max_position_embeddings=64)
     with pytest.raises(InvalidInput, match="does not fit the model, whose context holds 64"):
         SampleEncoder(folder, 65)
+
+
+def test_scenes_are_records(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """What bench/twin.py writes can be learned from, and is the same every time."""
+    file, again = tmp_path / "scenes.jsonl", tmp_path / "again" / "scenes.jsonl"
+    again.parent.mkdir()
+    for path in (file, again):
+        write(path, 0, 5, range(2, 6), 4)
+    assert file.read_bytes() == again.read_bytes()
+    records, problems = read_records([file], "passages")
+    assert not problems
+    assert [len(record.questions) for record in records] == [4] * 5
+    samples, too_long = SampleEncoder(tiny_checkpoint, 8192).encode(records)
+    assert (len(samples), too_long) == (5, [])

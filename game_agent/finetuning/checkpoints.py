@@ -30,9 +30,10 @@ class Checkpoints:
         """Remove what was left half-written, and all of it unless ``resume``."""
         if self._accelerator.is_main_process:
             self._folder.mkdir(parents=True, exist_ok=True)
-            for path in self._folder.glob("checkpoint-*"):
-                if path.name.endswith(_PART) or not resume:
-                    shutil.rmtree(path)
+            for path in self._folder.glob(f"checkpoint-*{_PART}"):
+                shutil.rmtree(path)
+            for path in () if resume else self._whole():
+                _remove(path)
         self._accelerator.wait_for_everyone()
 
     def save(self, step: int) -> None:
@@ -47,7 +48,7 @@ class Checkpoints:
             older = self._whole()
             part.rename(path)
             for old in older:
-                shutil.rmtree(old)
+                _remove(old)
         self._accelerator.wait_for_everyone()
 
     def load(self) -> int:
@@ -74,6 +75,13 @@ class Checkpoints:
     def _whole(self) -> list[Path]:
         paths = self._folder.glob("checkpoint-*")
         return sorted(path for path in paths if not path.name.endswith(_PART))
+
+
+def _remove(path: Path) -> None:
+    """Under the name of what is not whole first, for a kill in between."""
+    part = path.with_name(path.name + _PART)
+    path.rename(part)
+    shutil.rmtree(part)
 
 
 def run_kind(settings: Settings, num_processes: int) -> dict[str, object]:
