@@ -63,6 +63,9 @@ def test_all_right_is_not_certain() -> None:
     assert found.low == pytest.approx(0.839, abs=0.001)  # Wilson's for 20 of 20
     assert interval([0.0] * 20, range(20)).high == pytest.approx(0.161, abs=0.001)
     assert interval([1.0], [0]).low < 0.3
+    # Groups that do not differ tell no more and no less than their values: Wilson's for 20 of 40.
+    halves = interval([1.0, 0.0] * 20, [index // 20 for index in range(40)])
+    assert (halves.low, halves.high) == pytest.approx((0.352, 0.648), abs=0.001)
 
 
 def test_a_difference_on_the_same_questions() -> None:

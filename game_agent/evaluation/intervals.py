@@ -32,10 +32,13 @@ def interval(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
     groups: [n], what each value belongs to. Questions on one scene are right or wrong together more
     often than others, so whole groups are drawn (the cluster bootstrap; Efron & Tibshirani, 1993).
     Where all groups have the same mean nothing can be learned from drawing, and the interval is
-    Wilson's (1927) for as many trials as there are groups. Same input, same interval.
+    Wilson's (1927): for as many trials as there are values, or as there are groups where all is
+    right or all is wrong. Of fewer than about ten groups, intervals are too narrow. Same input,
+    same interval.
     """
     found, num_groups = _bootstrap(values, groups)
-    return found or _wilson(float(np.mean(values)), num_groups)
+    mean = float(np.mean(values))
+    return found or _wilson(mean, num_groups if mean in (0.0, 1.0) else len(values))
 
 
 def difference(values: Sequence[float], groups: Sequence[Hashable]) -> Interval:
