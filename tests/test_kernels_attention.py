@@ -23,8 +23,8 @@ cpu = pytest.importorskip("game_agent_kernels.segment_attention.cpu")
 
 LENGTHS = (1, 15, 16, 17, 27, 63, 100, 256)
 ROWS = (1, 15, 16, 17, 63, 100)
-# Half a step of bfloat16 times values of size 3.
-WEIGHT_TOLERANCE = 6e-3
+# Half a step of bfloat16 times values that differ by 5.
+WEIGHT_TOLERANCE = 1e-2
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ namespace {
 using namespace game_agent;
 
 constexpr int kTilePairs = kTilePages * kPageTokens / 2;
-constexpr int kKeyPages = 4;  // most that are scored at once
 // Rows are odd multiples of a cache line, as in Scratch.
 constexpr int kQueryStride = kMaxDim + 32;
 constexpr int kWeightStride = kTilePages * kPageTokens + 32;
@@ -33,7 +32,6 @@ struct alignas(64) Pairs16 {
 // Working memory of one thread.
 struct PairScratch {
   alignas(64) uint16_t queries[2][kTileRows * kQueryStride];  // high and low parts
-  Pairs16 keys[kKeyPages][kMaxDim / 2];                       // pairs of dimensions of 16 keys
   alignas(64) uint16_t weights[kTileRows * kWeightStride];
   Pairs16 values[kMaxDim / 16][kTilePairs];  // pairs of keys in 16 dimensions
 };
@@ -55,17 +53,20 @@ GAME_AGENT_INLINE Vec add_products(Vec sum, __m512i a, __m512i b) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
 }
 
-// Scores of R rows with the keys of P pages.
+// Scores of R rows with the keys of P pages. Two dimensions of a page's keys lie one after the other,
+// together a cache line.
 template <int R, int P>
 GAME_AGENT_INLINE void score_pairs(const uint16_t* high, const uint16_t* low,
-                                   const Pairs16 (*keys)[kMaxDim / 2], int dim, float* scores) {
+                                   const uint16_t* const* pages, int dim, float* scores) {
   Vec acc[R][P];
   GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
     GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) acc[r][p] = Vec::zero();
   }
   for (int d = 0; d < dim; d += 2) {
     __m512i k[P];
-    GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) k[p] = load_pairs(keys[p][d / 2]);
+    GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) {
+      k[p] = in_pairs(_mm512_loadu_si512(pages[p] + d * kPageTokens));
+    }
     for (const uint16_t* part : {high, low}) {
       GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
         const __m512i q = all_pairs(part + r * kQueryStride + d);
@@ -154,23 +155,10 @@ class PairWorker : public Worker<uint16_t> {
     const int most_pages = rows_ <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
     for (int page = begin; page < end; page += most_pages) {
       const int last = least(page + most_pages, end);
-      for (int p = page; p < last; ++p) pair_keys(tile, p, call_.dim, pairs_.keys[p - page]);
       for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+        fetch(tile.values + page, last - page, r);
         score_rows(tile, page, last, r);
       }
-    }
-  }
-
-  // Two dimensions of a page's keys lie one after the other, together a cache line.
-  static void pair_keys(const Tile<uint16_t>& tile, int page, int dim, Pairs16* to) {
-    const uint16_t* const keys = tile.keys[page];
-    const int ahead = page + 2 - tile.count;
-    const uint16_t* const next = ahead < 0 ? tile.keys[page + 2] : tile.next_keys[ahead];
-    for (int d = 0; d < dim; d += 2) {
-      fetch_line(next + d * kPageTokens);
-      fetch_line(tile.values[page] + d * kPageTokens);
-      const __m512i line = _mm512_loadu_si512(keys + d * kPageTokens);
-      _mm512_store_si512(to[d / 2].v, in_pairs(line));
     }
   }
 
@@ -181,14 +169,13 @@ class PairWorker : public Worker<uint16_t> {
     while (end > page && limit <= tile.pages[end - 1]->position) --end;
     const uint16_t* const high = pairs_.queries[0] + first_row * kQueryStride;
     const uint16_t* const low = pairs_.queries[1] + first_row * kQueryStride;
-    float* const scores = scratch_.scores + first_row * kScoreStride + page * kPageTokens;
+    float* const scores = scratch_.scores + first_row * kScoreStride;
     for_rows(least(Vec::kRowBlock, rows_ - first_row), [&](auto rows) {
       constexpr int R = decltype(rows)::value;
-      int p = 0;
       const auto step = [&](auto wide) {
         constexpr int W = decltype(wide)::value;
-        for (; page + p + W <= end; p += W) {
-          score_pairs<R, W>(high, low, pairs_.keys + p, call_.dim, scores + p * kPageTokens);
+        for (; page + W <= end; page += W) {
+          score_pairs<R, W>(high, low, tile.keys + page, call_.dim, scores + page * kPageTokens);
         }
       };
       step(Count<kVectors<R>>());
@@ -251,7 +238,11 @@ class PairWorker : public Worker<uint16_t> {
     const int wide = (rows_ <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide) * Vec::kLanes;
     for (int d = 0; d < call_.dim; d += wide) {
       const int end = least(d + wide, call_.dim);
-      for (int r = 0; r < rows_; r += Vec::kRowBlock) add_values(tile, r, d, end, factor + r);
+      const int first = kTilePages * d / call_.dim, last = kTilePages * end / call_.dim;
+      for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+        fetch(tile.next_keys + first, last - first, r);
+        add_values(tile, r, d, end, factor + r);
+      }
     }
   }
 
