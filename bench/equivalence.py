@@ -295,7 +295,7 @@ def main() -> int:
         "Replies of the runtime beside the greedy replies of the training network, both in "
         "float32, on held-out scenes; see `bench/equivalence.py`. A tie is a token whose logit is "
         f"less than {TIE} below the likeliest one's. *Not placed*: scenes whose blocks no agent "
-        "makes, such as those that offer actions to a question that is only said.\n\n"
+        "makes for a question that is only said: those that offer actions, as of now.\n\n"
         + table(tallies)
     )
     print(report)
