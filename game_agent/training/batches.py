@@ -240,7 +240,7 @@ LEVELS = (
     Level(14, 28, 40, 2.0),
     Level(24, 44, 48, 1.5),
     Level(40, 100, 56, 0.8),
-    Level(100, 320, 64, 0.2),
+    Level(100, 320, 64, 0.05),
 )
 MAX_FULL_LEVEL = 5  # causal attention over longer contexts would take most of the time
 

@@ -156,9 +156,11 @@ def _tell_ways(draft: Draft, house: _House, here: str) -> None:
     draft.tell("exits_player", "", f"You can go {spoken_exits(ways)}.", listed)
     for way, room in ways.items():
         draft.tell("way", room, f"The {room} is to the {way}.", skill)
+    far = [room for room in house.exits if room != here and room not in ways.values()]
+    # Not more than the near ones, or "I do not know" would nearly always be right.
+    for room in draft.rng.sample(far, min(len(far), len(ways))):
+        draft.tell("way", room, f"I do not know the way to the {room}.", skill)
     for room, exits in house.exits.items():
-        if room != here and room not in ways.values():
-            draft.tell("way", room, f"I do not know the way to the {room}.", skill)
         if exits:
             told = f"From the {room} you can go {spoken_exits(exits)}."
             draft.tell("exits", room, told, _list_skill(list(exits)))
