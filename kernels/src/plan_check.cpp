@@ -56,7 +56,8 @@ void check_plan(const PlanArrays& plan, int64_t num_pages) {
           "segments.cos and sin differ in shape");
   require(lengths_fit(plan), "a segment is longer than its pages");
   if (!all_below(plan.pages, num_pages)) {
-    throw std::invalid_argument("a segment names a page outside 0 … " +
+    // The three dots in UTF-8, for compilers that take sources for something else.
+    throw std::invalid_argument("a segment names a page outside 0 \xe2\x80\xa6 " +
                                 std::to_string(num_pages - 1));
   }
   require(plan.row_slots.size == plan.row_positions.size,
