@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="4,8,16,32")
     parser.add_argument("--scenes", type=int, default=10, help="of each seed and size")
     parser.add_argument("--questions", type=int, default=16, help="on each scene")
+    parser.add_argument("--note", default="", help="what a reader must know of these models")
     options = parser.parse_args()
     named = {
         "block-ft": options.model,
@@ -114,6 +115,7 @@ def main() -> None:
         f"sizes {options.sizes} and the seeds {options.seeds}. *block-ft* was trained with both "
         "masks, *causal-only* likewise but with plain causal attention only, *fine-tuned* is that "
         "after block fine-tuning. To make it anew: `python bench/ablation.py --out FILE.md`."
+        + (f" {options.note}" if options.note else "")
         + (f" Not there: {', '.join(left_out)}." if left_out else "")
     )
     text = report(answers, records, note)

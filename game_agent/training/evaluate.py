@@ -149,7 +149,7 @@ def evaluate_all(
             num_blocks=setting.num_blocks,
             full=setting.full,
             held_out_wording=setting.held_out_wording,
-            num_scenes=max(6, num_blocks // setting.num_blocks),
+            num_scenes=max(3, num_blocks // setting.num_blocks),
             num_questions=16 if setting.num_blocks < 100 else 64,
         )
         score = scores[setting]
