@@ -105,7 +105,7 @@ def model_card(
         minutes=minutes,
         num_steps=num_steps,
         num_tokens=num_tokens / 1e6,
-        tokens=num_tokens,
+        tokens=round(num_tokens, -6) or num_tokens,
         skills=skill_table(scores),
         kinds=kind_table({setting: score for setting, score in scores.items() if setting.is_usual}),
     )
