@@ -115,6 +115,8 @@ def test_a_bet_encodes_the_fields_that_it_changes(
 def test_each_block_that_changed_is_the_changed_field(match: Match) -> None:
     """Block by block: what is not cached is what the action changed, and nothing else."""
     match.decide()
+    # Whatever was chosen: if that began a new hand, others have cards that nobody has read yet.
+    match.warm()
     state = match.table.state()
     agent = match.agents[match.table.to_act]
     before = {row["source"] for row in agent.inspect() if not row["cached"]}
