@@ -201,21 +201,15 @@ def test_every_kind_of_question_comes_up() -> None:
 def test_the_last_of_several_deeds_is_told_by_the_last_event(seed: int) -> None:
     draft = Draft.create(random.Random(seed), "train")
     history._add_events(draft, 12)
-    place = ""
+    place, last, went = "", {}, {}
     for event in draft.events:
         person, _, deed = event.removeprefix("Event: ").removesuffix(".").partition(" ")
-        if deed == history.SAME_PLACE:
-            assert place
-        elif deed.startswith("went to "):
-            place = deed.removeprefix("went to ")
+        last[person] = f"I heard that {person} {deed}."
         if deed.startswith("went to "):
-            went = f"{person} went to {place}."
-        last = answers(draft, "last_deed")[person]
-        if event == [e for e in draft.events if e.startswith(f"Event: {person} ")][-1]:
-            assert last == f"I heard that {person} {deed}."
-        visits = [e for e in draft.events if e.startswith(f"Event: {person} went to ")]
-        if visits and event == visits[-1]:
-            assert answers(draft, "went")[person] == went
+            place = place if deed == history.SAME_PLACE else deed.removeprefix("went to ")
+            went[person] = f"{person} went to {place}."
+    assert answers(draft, "last_deed") == last
+    assert answers(draft, "went") == went
 
 
 def test_it_means_what_the_last_turn_was_about() -> None:
