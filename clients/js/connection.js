@@ -153,6 +153,9 @@ export class Connection {
         if (socket === this.#socket) this.#options.onError(error);
         return;
       }
+      // A socket that was replaced meanwhile may have taken the frame to its grave: it stays in its
+      // place for the next connection, ahead of what came later, and is carried out once in any case.
+      if (socket !== this.#socket) return;
       this.#spokeMs = performance.now();
       if (queue[0] === frame) queue.shift();
     }

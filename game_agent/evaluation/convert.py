@@ -8,6 +8,7 @@ NarrativeQA's questions on its summaries. Passages keep the file's order: a retr
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -36,7 +37,7 @@ class Options:
     split: str | None = None
 
 
-class Source:
+class Source(ABC):
     """Questions of one file, item by item. Methods raise ``ValueError`` saying what is wrong."""
 
     required: Collection[str] = ()
@@ -50,9 +51,9 @@ class Source:
         """Whether the question belongs to what is asked for."""
         return True
 
+    @abstractmethod
     def record(self, item: Item, number: int) -> dict[str, Any]:
         """The record's fields."""
-        raise NotImplementedError
 
     def check(self, item: Item) -> None:
         """Raises ``ValueError`` for keys that are missing or unknown."""
