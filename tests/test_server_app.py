@@ -244,6 +244,20 @@ def test_a_session_is_resumed_with_what_it_is_owed(desk: Desk) -> None:
     assert not desk.ask_for("third", id=1, op="hello", session="unknown")["resumed"]
 
 
+def test_a_change_that_lay_unread_in_a_lost_connection_is_made_once(desk: Desk) -> None:
+    token = desk.ask_for("old", id=1, op="hello")["session"]
+    desk.ask_for("old", id=2, op="world.put", world="w", state={})
+    desk.sessions.disconnect(next(iter(desk.sessions)))
+    change = {"id": 3, "op": "world.patch", "world": "w", "merge": {"a": 1}}
+    desk.send("old", **change)
+    desk.send("new", id=1, op="hello", session=token)
+    desk.send("new", **change)
+    hello, *again = desk.read("new")
+    assert hello["resumed"]
+    assert [reply["seq"] for reply in again] == [1]
+    assert desk.ask_for("new", id=4, op="world.get", world="w")["seq"] == 1
+
+
 def test_a_silent_peer_has_its_asks_cancelled(desk: Desk) -> None:
     desk.send(id=1, op="ask", agent="ann", event="hi")
     desk.clock.advance(61.0)

@@ -159,8 +159,22 @@ def test_a_session_moves_to_the_connection_that_names_it() -> None:
     assert resumed
     assert session is old
     assert session.peer == Peer(b"q", has_delimiter=True)
-    assert table.of_peer(PEER) is not old
-    assert len(table) == 2
+    assert table.of_peer(PEER) is old, "what still lay unread in the old connection"
+    assert session.peer == Peer(b"q", has_delimiter=True), "replies go to the new one"
+    assert len(table) == 1
+
+
+def test_what_arrives_after_a_connection_was_found_lost_is_its_sessions() -> None:
+    table, _ = new_table()
+    session = table.of_peer(PEER)
+    table.disconnect(session)
+    assert table.of_peer(PEER) is session
+    session.begin(1, 0.0)
+    new = Peer(b"q")
+    assert table.resume(session.token, new) == (session, True)
+    assert not session.begin(1, 0.0), "sent again by the new connection, done once"
+    assert table.of_peer(PEER) is table.of_peer(new) is session
+    assert session.peer == new
 
 
 def test_the_outbox_names_who_has_something_to_send() -> None:

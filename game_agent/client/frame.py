@@ -227,9 +227,10 @@ class FrameClient:
     def _flush(self) -> None:
         if not self._is_hello_sent:
             self._is_hello_sent = self._send(self._hello.frame)
-        for waiting in (self._again, self._unsent):
-            while self.is_connected and waiting and self._send(waiting[0].frame):
-                waiting.popleft()
+        while self.is_connected and (waiting := self._again or self._unsent):
+            if not self._send(waiting[0].frame):
+                break
+            waiting.popleft()
 
     def _send(self, frame: bytes) -> bool:
         if self._owed_since_s is None:

@@ -57,12 +57,17 @@ class SessionTable:
     def of_peer(self, peer: Peer) -> Session:
         """The session of a connection, opened if it has none.
 
-        What still arrives on a connection that was replaced belongs to the session that it had; the
-        replies go to the new one. Raises ``Overloaded`` if there are ``max_sessions`` already.
+        What still arrives on a connection that was lost or replaced belongs to the session that it
+        had, so that nothing is done twice; the replies go to the connection that replaced it.
+        Raises ``Overloaded`` if there are ``max_sessions`` already.
         """
         former = self._former.get(peer.routing_id)
         if former is not None and former.owner == peer.user:
-            return former
+            if former.peer is not None:
+                return former
+            # Nobody has replaced it, and a client that named itself may be back.
+            del self._former[peer.routing_id]
+            self._by_peer[peer.routing_id] = former
         session = self._by_peer.get(peer.routing_id)
         if session is not None and session.owner != peer.user:
             # Somebody took the name of a connection that is gone.
@@ -104,8 +109,6 @@ class SessionTable:
                     "resume a session before any other request of the connection", where="session"
                 )
             self.close(current)
-        if wanted.peer is not None:
-            self._keep_former(wanted.peer.routing_id, wanted)
         self.disconnect(wanted)
         self._former.pop(peer.routing_id, None)
         self._by_peer[peer.routing_id] = wanted
@@ -113,9 +116,13 @@ class SessionTable:
         return self.of_peer(peer), True
 
     def disconnect(self, session: Session) -> None:
-        """The session's connection is gone; the session stays, to be resumed until it expires."""
+        """The session's connection is gone; the session stays, to be resumed until it expires.
+
+        Requests may still lie unread in a connection to which nothing can be sent any more.
+        """
         if session.peer is not None:
             self._by_peer.pop(session.peer.routing_id, None)
+            self._keep_former(session.peer.routing_id, session)
             session.peer = None
 
     def close(self, session: Session) -> None:

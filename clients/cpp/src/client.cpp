@@ -144,8 +144,10 @@ struct Client::Impl {
 
   void flush() {
     if (hello != nullptr && send(hello)) hello = nullptr;
-    for (std::deque<Frame>* waiting : {&again, &unsent}) {
-      while (is_connected && !waiting->empty() && send(waiting->front())) waiting->pop_front();
+    while (is_connected) {
+      std::deque<Frame>& waiting = again.empty() ? unsent : again;
+      if (waiting.empty() || !send(waiting.front())) break;
+      waiting.pop_front();
     }
   }
 

@@ -194,9 +194,11 @@ namespace GameAgent
         private void Flush()
         {
             if (_hello != null && TrySend(_hello)) _hello = null;
-            foreach (var queue in new[] { _again, _unsent })
+            while (IsConnected)
             {
-                while (IsConnected && queue.Count > 0 && TrySend(queue.Peek())) queue.Dequeue();
+                var queue = _again.Count > 0 ? _again : _unsent;
+                if (queue.Count == 0 || !TrySend(queue.Peek())) break;
+                queue.Dequeue();
             }
         }
 
