@@ -26,7 +26,7 @@ def test_the_shape_that_the_bundled_model_knows() -> None:
     assert world_state(HOUSE) == {
         "player": {
             "at": "kitchen",
-            "exits": ["north: pantry", "east: hallway"],
+            "ways": {"pantry": "north", "hallway": "east"},
             "carrying": ["milk"],
         },
         "rooms": {

@@ -95,8 +95,7 @@ def questions(state: State) -> Iterator[Question]:
     if len(carrying) <= SPOKEN_MOST:
         expected = frozenset(carrying or [NOTHING])
         yield Question("What am I carrying?", "carrying", expected, CARRY, names)
-    for exit_ in state["rooms"][here]["exits"]:
-        way, _, room = exit_.partition(": ")
+    for room, way in state["player"]["ways"].items():
         yield Question(f"Which way is the {room}?", "way", frozenset({way}), room, names)
     for thing, entry in state["things"].items():
         place = next(value for key, value in entry.items() if key != "kind")

@@ -38,18 +38,23 @@ class Fact(NamedTuple):
 def world_state(facts: Iterable[Fact]) -> State:
     """The sections ``player``, ``rooms``, ``things``, ``doors`` and ``containers``.
 
-    What somebody may ask about stands with what they ask about: where one can go from here with the
-    player, what lies in or on something with that, besides with the thing that lies there.
+    What somebody may ask about stands with what they ask about: which way the rooms next to the
+    player's are with the player, what lies in or on something with that, besides with the thing
+    that lies there.
 
     Depends on the set of facts alone, not on their order. Doors are left out when there are none.
     """
     ordered = sorted(facts)
     things = _things(ordered)
     carrying = [name for name, entry in things.items() if entry.get("held by") == "player"]
-    here, rooms = _player_room(ordered), _rooms(ordered)
+    here, exits = _player_room(ordered), _exits(ordered)
+    ways = {room: way for way, room in exits[here].items()}
     state: State = {
-        "player": {"at": here, "exits": list(rooms[here]["exits"]), "carrying": carrying},
-        "rooms": rooms,
+        "player": {"at": here, "ways": ways, "carrying": carrying},
+        "rooms": {
+            room: {"exits": [f"{way}: {other}" for way, other in exits[room].items()]}
+            for room in sorted(exits)
+        },
         "things": things,
         "doors": _doors(ordered),
         "containers": _containers(ordered),
@@ -77,7 +82,8 @@ def _player_room(facts: list[Fact]) -> str:
     )
 
 
-def _rooms(facts: list[Fact]) -> State:
+def _exits(facts: list[Fact]) -> dict[str, dict[str, str]]:
+    """Where each way leads, by room."""
     exits: dict[str, dict[str, str]] = {
         entity.name: {} for fact in facts for entity in fact.entities if entity.kind == "r"
     }
@@ -86,10 +92,7 @@ def _rooms(facts: list[Fact]) -> State:
             if fact.predicate == predicate:
                 there, here = fact.entities
                 exits[here.name][way] = there.name
-    return {
-        room: {"exits": [f"{way}: {other}" for way, other in exits[room].items()]}
-        for room in sorted(exits)
-    }
+    return exits
 
 
 def _things(facts: list[Fact]) -> State:

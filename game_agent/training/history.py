@@ -9,7 +9,7 @@ from game_agent.training import phrases
 from game_agent.training.draft import Draft
 from game_agent.training.names import spoken_list, the
 from game_agent.training.scene import ONE_FACT, ORDER, REFERENCE, Fact
-from game_agent.training.sections import spoken_exits
+from game_agent.training.sections import spoken_exits, spoken_ways
 from game_agent.training.wordings import OFF_TOPIC, UNKNOWN, WORDINGS
 
 SAME_PLACE = "went to the same place"
@@ -18,9 +18,11 @@ GOAL = "goal_player"
 
 def add_history(draft: Draft, room: int) -> None:
     """Turns and events for a scene of about ``room`` blocks."""
-    for _ in range(draft.rng.randint(0, min(8, room // 2))):
-        if draft.chance(0.5):
-            _add_past_question(draft, list(draft.facts.values()))
+    # Now and then a long talk, mostly about what has changed since.
+    is_long = draft.chance(0.25)
+    for _ in range(draft.rng.randint(0, min(20 if is_long else 8, room // 2))):
+        if draft.chance(0.9 if is_long else 0.5):
+            _add_past_question(draft, _of_one_kind(draft))
         else:
             _add_turn(draft)
     subjects = [fact.subject for fact in draft.facts.values()]
@@ -58,6 +60,12 @@ def _add_turn(draft: Draft) -> None:
     _add_exchange(draft, said, draft.pick(phrases.REPLIES) if kind else UNKNOWN, "")
 
 
+def _of_one_kind(draft: Draft) -> list[Fact]:
+    """Facts of a kind that is picked first, so that the rare ones are talked about as well."""
+    kind = draft.pick(sorted({kind for kind, _ in draft.facts}))
+    return [fact for fact in draft.facts.values() if fact.kind == kind]
+
+
 def _add_past_question(draft: Draft, facts: Sequence[Fact]) -> None:
     """A question that was answered earlier, when things may have been otherwise: the world counts,
     not what was said about it."""
@@ -77,7 +85,7 @@ def _outdated(draft: Draft, fact: Fact) -> str:
     if fact.kind == "exits_player":
         ways = draft.rng.sample(phrases.DIRECTIONS, draft.rng.randint(1, 2))
         exits = {way: draft.names.room() for way in ways}
-        return f"You can go {spoken_exits(exits)}."
+        return f"You can go {draft.pick((spoken_exits, spoken_ways))(exits)}."
     others = [f for f in draft.facts.values() if f.kind == fact.kind and f.subject != fact.subject]
     if not others:
         return fact.answer

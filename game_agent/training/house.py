@@ -9,13 +9,15 @@ from game_agent.training import phrases
 from game_agent.training.draft import Draft
 from game_agent.training.names import spoken_list, the
 from game_agent.training.scene import LIST, ONE_FACT, TWO_FACTS
-from game_agent.training.sections import spoken_exits
+from game_agent.training.sections import spoken_exits, spoken_ways
 
 OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 SPOKEN_MOST = 4  # things named in one reply
 JOINED_SHARE = 0.75
 """Of houses whose state says twice what is where, as games' states do: with what lies there, and
-with what it lies in; and with the player, where one can go. In others that takes several facts."""
+with what it lies in; and with the player, which way each room nearby is. In others that takes
+several facts."""
+WAYS_KEYS = ("ways", "nearby", "exits")
 
 
 @dataclass
@@ -108,7 +110,9 @@ def _write_state(draft: Draft, house: _House, here: str) -> None:
     player: dict[str, Any] = {"at": here}
     containers: dict[str, Any] = house.containers
     if house.is_joined:
-        player["exits"] = exits[here]
+        # The name comes first: what is asked about leads to what follows it.
+        key = WAYS_KEYS[0] if draft.chance(0.7) else draft.pick(WAYS_KEYS)
+        player[key] = {room: way for way, room in house.exits[here].items()}
         inside, on_top = house.holds("in"), house.holds("on")
         containers = {name: {**entry, "holds": inside[name]} for name, entry in containers.items()}
         things = {
@@ -153,7 +157,8 @@ def _tell_ways(draft: Draft, house: _House, here: str) -> None:
     skill = ONE_FACT if house.is_joined else TWO_FACTS
     ways = house.exits[here]
     listed = _list_skill(list(ways)) if house.is_joined else TWO_FACTS
-    draft.tell("exits_player", "", f"You can go {spoken_exits(ways)}.", listed)
+    spoken = spoken_ways(ways) if house.is_joined else spoken_exits(ways)
+    draft.tell("exits_player", "", f"You can go {spoken}.", listed)
     for way, room in ways.items():
         draft.tell("way", room, f"The {room} is to the {way}.", skill)
     far = [room for room in house.exits if room != here and room not in ways.values()]

@@ -17,6 +17,9 @@ WORDS: dict[str, list[str]] = json.loads(
     files("game_agent").joinpath("data", "names.json").read_text("utf-8")
 )
 HELD_OUT_ONE_IN = 10
+# Shares of the adjectives: numbered, longer, those of another name (a key and its chest are often
+# called alike), made up. The rest are words of the list.
+TYPED, LONG, SHARED, MADE_UP = 0.06, 0.06, 0.12, 0.1
 
 
 def is_held_out(name: str) -> bool:
@@ -28,7 +31,7 @@ def is_held_out(name: str) -> bool:
 
 def the(name: str) -> str:
     """``name`` with its article, unless it is a proper name."""
-    return name if name[:1].isupper() else f"the {name}"
+    return name if all(word[0].isupper() for word in name.split()) else f"the {name}"
 
 
 def spoken_list(names: list[str]) -> str:
@@ -46,6 +49,7 @@ class Names:
         self._rng = rng
         self._split = split
         self._used: set[str] = set()
+        self._adjectives: list[str] = []
 
     def person(self) -> str:
         return self._take(self._person)
@@ -95,15 +99,36 @@ class Names:
 
     def _described(self, nouns: list[str], *, plain: float) -> str:
         pick, draw = self._rng.choice, self._rng.random
-        noun = pick(nouns) if draw() > 0.08 else self._nonce()
+        noun = pick(nouns) if draw() > 0.12 else self._made_up_noun()
         if draw() < plain and self._split == "train":
             return noun
-        roll = draw()
-        if roll < 0.05:
-            adjective = f"type {pick(ascii_uppercase)}"
-        else:
-            adjective = pick(WORDS["adjectives"]) if roll > 0.15 else self._nonce()
+        adjective = self._adjective()
+        self._adjectives.append(adjective)
         return f"{adjective} {noun}"
+
+    def _adjective(self) -> str:
+        pick, draw = self._rng.choice, self._rng.random()
+        if draw < TYPED:
+            return f"type {pick((pick(ascii_uppercase), str(self._rng.randint(1, 20))))}"
+        draw -= TYPED
+        if draw < LONG:
+            word, other = (
+                pick(WORDS["adjectives"]),
+                pick((self._nonce(), pick(WORDS["adjectives"]))),
+            )
+            style = f"{self._nonce().capitalize()} style"
+            return pick((f"{word}-{other}", f"{self._nonce()}-{other}", f"{word} {other}", style))
+        draw -= LONG
+        if draw < SHARED and self._adjectives:
+            return pick(self._adjectives)
+        return pick(WORDS["adjectives"]) if draw > SHARED + MADE_UP else self._nonce()
+
+    def _made_up_noun(self) -> str:
+        noun = self._nonce()
+        draw = self._rng.random()
+        if draw < 0.15:
+            return f"{self._rng.choice(('pair', 'bag', 'box', 'loaf', 'set'))} of {noun}"
+        return f"{noun} {self._rng.choice(WORDS['things'])}" if draw < 0.3 else noun
 
     def _town(self) -> str:
         return self._rng.choice(WORDS["town_starts"]) + self._rng.choice(WORDS["town_ends"])
@@ -117,6 +142,10 @@ class Names:
     def _nonce(self) -> str:
         """A made-up word: what the model can only copy."""
         pick, consonants = self._rng.choice, WORDS["consonants"]
+        if self._rng.random() < 0.4:
+            # The beginning of one word and the end of another: spelt as English is.
+            start, end = pick(WORDS["adjectives"]), pick(WORDS["things"]).split()[-1]
+            return start[: self._rng.randint(2, 5)] + end[-self._rng.randint(2, 6) :]
         syllables = (
             pick(consonants) + pick(WORDS["vowels"]) for _ in range(self._rng.randint(2, 3))
         )

@@ -111,6 +111,11 @@ def spoken_exits(exits: dict[str, str]) -> str:
     return " and ".join(f"{way} to {the(place)}" for way, place in exits.items())
 
 
+def spoken_ways(exits: dict[str, str]) -> str:
+    """``to the pantry in the north and the hallway in the east``"""
+    return "to " + " and ".join(f"{the(place)} in the {way}" for way, place in exits.items())
+
+
 def add_door(draft: Draft) -> None:
     name, state = draft.names.door(), draft.pick(phrases.DOOR_STATES)
     _add_state(draft, draft.section("doors", "gates"), name, state)
