@@ -23,7 +23,8 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
 
-# What is too long for every commit; writes docs/results/.
+# What is too long for every commit; writes docs/results/. The ablation compares what is in runs/, the
+# work of hours: python bench/trainings.py --out runs
 prove: $(READY)
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python bench/equivalence.py --out docs/results/equivalence.md
@@ -32,7 +33,8 @@ prove: $(READY)
 	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
 	$(BIN)/python bench/contextual.py --ttft --out docs/results/contextual_ttft.md
 	$(BIN)/python bench/placements.py --out docs/results/placements.md
-	$(BIN)/python bench/ablation.py --twin runs/causal-only --finetuned runs/fine-tuned --out docs/results/ablation.md
+	$(BIN)/python bench/ablation.py --model runs/block-* --twin runs/causal-* --finetuned runs/fine-* \
+		--control runs/control-* --out docs/results/ablation.md
 	$(BIN)/python bench/plan.py --out docs/results/plan.md
 	$(BIN)/python bench/restart.py --out docs/results/restart.md
 	$(BIN)/python bench/store.py --out docs/results/store.md

@@ -1,21 +1,24 @@
 """The Block-Attention paper's ablation on the bundled model and its twins: replies right, by skill.
 
-    python bench/ablation.py [--model FOLDER] [--twin FOLDER] [--finetuned FOLDER] [--out FILE.md]
+    python bench/ablation.py [--model FOLDER …] [--twin FOLDER …] [--finetuned FOLDER …]
+        [--control FOLDER …] [--out FILE.md]
 
 --model:     trained with both masks; default: the bundled model
 --twin:      of the same training with plain causal attention only, which stands for a stock model:
              game-agent train-bundled --causal-only --out FOLDER
 --finetuned: the twin after block fine-tuning: game-agent finetune
+--control:   the twin after as many steps with plain causal attention: finetune --masks full
 
-What counts is *exact*, declared before any run: the whole reply is right. Scenes are of the test
-split, of several seeds. With --out a plot is drawn beside it. With --answers a run that was
-interrupted goes on.
+Several folders are trainings that differ in their seed (``--seed``), in the same order for each.
+`bench/trainings.py` makes them all. What counts is *exact*, declared before any run: the whole
+reply is right. Scenes are of the test split, of several seeds. With --out a plot is drawn beside
+it. With --answers a run that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +39,19 @@ WAYS = {
     "block-ft": "block,full,contextual,unmoved,slots,parallel",
     "causal-only": "full,block,contextual,unmoved,slots,parallel",
     "fine-tuned": "block,full",
+    "control": "block,full",
 }
+PARTS = (
+    ("number of blocks", "{:3} blocks", 2),
+    ("training", "training {}", 0),
+    ("seed of the scenes", "seed {}", 1),
+)
 SETTINGS = Settings(Loading(kv_memory_bytes=2**29), Replying(max_tokens=48))
+
+
+def records_of(training: int, records: Sequence[Record]) -> list[Record]:
+    """The same questions, under ids of their own, for one of several trainings."""
+    return [replace(record, id=f"{training}-{record.id}") for record in records]
 
 
 def make_records(
@@ -51,47 +65,50 @@ def make_records(
     ]
 
 
-def ask(models: Sequence[Model], records: Sequence[Record], answers: Path | None) -> list[Answer]:
-    """Every model in its ways."""
+def ask(
+    trained: Mapping[str, Sequence[Path]], records: Sequence[Record], answers: Path | None
+) -> list[Answer]:
+    """Every model, of every training, in its ways. ``trained``: folders by name."""
     given: list[Answer] = []
     with Progress(console=Console(stderr=True)) as bars:
-        for model in models:
-            task = bars.add_task(model.name)
+        models = [
+            (k, Model(name, folder)) for name, fs in trained.items() for k, folder in enumerate(fs)
+        ]
+        for training, model in models:
+            task = bars.add_task(f"{model.name} {training}")
 
             def hear(what: str, done: int, of: int, task: object = task) -> None:
                 bars.update(task, description=what, completed=done, total=of)  # type: ignore[arg-type]
 
             ways = parse_ways(WAYS[model.name])
+            asked = records_of(training, records)
             given += evaluate(
-                [model], ways, records, SETTINGS, answers=answers, progress=hear
+                [model], ways, asked, SETTINGS, answers=answers, progress=hear
             ).answers
     return given
 
 
-def sized(answers: Sequence[Answer]) -> list[Answer]:
-    """The same with the size of the scene as type; ids begin with ``seed-size-``."""
-    return [replace(a, type=f"{int(a.id.split('-')[1]):3} blocks") for a in answers]
-
-
-def seeded(answers: Sequence[Answer]) -> list[Answer]:
-    return [replace(a, type=f"seed {a.id.split('-')[0]}") for a in answers]
+def retyped(answers: Sequence[Answer], title: str, part: int) -> list[Answer]:
+    """The same with a part of the id as type; ids begin with ``training-seed-size-``."""
+    return [replace(a, type=title.format(int(a.id.split("-")[part]))) for a in answers]
 
 
 def report(answers: Sequence[Answer], records: Sequence[Record], note: str) -> str:
-    """Markdown: means, then by skill, by number of blocks, by seed."""
+    """Markdown: means, then by skill, by number of blocks, by training, by seed of the scenes."""
     whole = Report.of(answers, records, "exact")
     text = markdown(whole, "Ablation of block mode", [note])
-    for title, renamed in (("number of blocks", sized(answers)), ("seed", seeded(answers))):
-        lines = by_type(Report.of(renamed, records, "exact"))
+    for title, shown, part in PARTS:
+        lines = by_type(Report.of(retyped(answers, shown, part), records, "exact"))
         text += "\n".join(["", f"## By {title}", "", *lines, ""])
     return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", type=Path, default=bundled_folder())
-    parser.add_argument("--twin", type=Path)
-    parser.add_argument("--finetuned", type=Path)
+    parser.add_argument("--model", type=Path, nargs="+", default=[])
+    parser.add_argument("--twin", type=Path, nargs="+", default=[])
+    parser.add_argument("--finetuned", type=Path, nargs="+", default=[])
+    parser.add_argument("--control", type=Path, nargs="+", default=[])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answers", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
@@ -101,20 +118,30 @@ def main() -> None:
     parser.add_argument("--note", default="", help="what a reader must know of these models")
     options = parser.parse_args()
     named = {
-        "block-ft": options.model,
+        "block-ft": [f for f in options.model if f.exists()] or [bundled_folder()],
         "causal-only": options.twin,
         "fine-tuned": options.finetuned,
+        "control": options.control,
     }
-    models = [Model(name, folder) for name, folder in named.items() if folder and folder.exists()]
+    trained = {
+        name: found for name, fs in named.items() if (found := [f for f in fs if f.exists()])
+    }
     seeds, sizes = ([int(n) for n in each.split(",")] for each in (options.seeds, options.sizes))
     records = make_records(seeds, sizes, options.scenes, options.questions)
-    answers = ask(models, records, options.answers)
-    left_out = [name for name in named if name not in {model.name for model in models}]
+    num_asked = len(records)
+    answers = ask(trained, records, options.answers)
+    records = [
+        each for k in range(max(map(len, trained.values()))) for each in records_of(k, records)
+    ]
+    left_out = [name for name in named if name not in trained]
+    counts = ", ".join(f"{len(folders)} of {name}" for name, folders in trained.items())
     note = (
-        f"{len(records)} questions on {options.scenes} scenes of the test split for each of the "
+        f"{num_asked} questions on {options.scenes} scenes of the test split for each of the "
         f"sizes {options.sizes} and the seeds {options.seeds}. *block-ft* was trained with both "
         "masks, *causal-only* likewise but with plain causal attention only, *fine-tuned* is that "
-        "after block fine-tuning. To make it anew: `python bench/ablation.py --out FILE.md`."
+        "after block fine-tuning, *control* after as many steps of the same data and plain causal "
+        f"attention. Trainings: {counts}; each is asked everything. To make it anew: `python "
+        "bench/trainings.py --out FOLDER`, which ends with the command."
         + (f" {options.note}" if options.note else "")
         + (f" Not there: {', '.join(left_out)}." if left_out else "")
     )

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from game_agent.errors import InvalidInput
-from game_agent.training import bundled, presets
+from game_agent.training import bundled, presets, schedule
 from game_agent.training.attention import attend, merge
 from game_agent.training.batches import (
     MAX_POSITIONS,
@@ -306,13 +306,13 @@ def tiny_preset() -> presets.Preset:
 def test_training_goes_on_where_it_stopped(tiny_preset: presets.Preset, tmp_path: Path) -> None:
     lines: list[str] = []
     first = bundled.Training(tiny_preset, tmp_path, clock=StepClock())
-    first.run(bundled.Budget(0.25), lines.append)
+    first.run(schedule.Budget(0.25), lines.append)
     second = bundled.Training(tiny_preset, tmp_path, clock=StepClock())
     assert second.load()
     assert second.elapsed_s == first.elapsed_s == 15.0
     for one, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
         assert torch.equal(one, other)
-    second.run(bundled.Budget(0.4), lines.append)
+    second.run(schedule.Budget(0.4), lines.append)
     assert second.elapsed_s == 24.0
     assert second.num_steps == 24
     assert lines[0].startswith("60.0%  10 s  step 10")
@@ -326,7 +326,7 @@ def test_a_budget_of_tokens_does_not_look_at_the_clock(
         training = bundled.Training(tiny_preset, tmp_path / name, clock=StepClock())
         training.folder.mkdir(exist_ok=True)
         training.elapsed_s = 100.0 * len(runs)
-        training.run(bundled.Budget(tokens=4000), lambda _: None)
+        training.run(schedule.Budget(tokens=4000), lambda _: None)
         runs.append(training)
     assert runs[0].num_tokens == runs[1].num_tokens >= 4000
     for one, other in zip(*(run.network.parameters() for run in runs), strict=True):
@@ -352,11 +352,14 @@ def test_a_causal_only_run_makes_no_other_batches(
 
     monkeypatch.setattr(bundled, "make_batch", noted)
     training = bundled.Training(tiny_preset, tmp_path, clock=StepClock(), causal_only=True)
-    training.run(bundled.Budget(0.25), lambda _: None)
+    training.run(schedule.Budget(0.25), lambda _: None)
     assert {share for share, _ in names} == {1.0}
     assert {name for _, name in names} <= {"full", "random"}
     with pytest.raises(InvalidInput, match="trained causally only"):
         bundled.Training(tiny_preset, tmp_path, clock=StepClock()).load()
+    other = replace(tiny_preset, seed=3)
+    with pytest.raises(InvalidInput, match="trained with the seed 0"):
+        bundled.Training(other, tmp_path, clock=StepClock(), causal_only=True).load()
 
 
 def test_a_causal_only_run_is_promoted_by_full_mode_alone(
@@ -386,15 +389,15 @@ def test_training_lowers_the_loss(tiny_preset: presets.Preset, tmp_path: Path) -
 
 
 def test_the_rates_rise_then_fall() -> None:
-    assert bundled.rate_factor(0.0, 0) == pytest.approx(1 / bundled.WARM_UP_STEPS)
-    assert bundled.rate_factor(0.2, 1000) == 1.0
-    factors = [bundled.rate_factor(share / 20, 1000) for share in range(21)]
+    assert schedule.rate_factor(0.0, 0) == pytest.approx(1 / schedule.WARM_UP_STEPS)
+    assert schedule.rate_factor(0.2, 1000) == 1.0
+    factors = [schedule.rate_factor(share / 20, 1000) for share in range(21)]
     assert factors == sorted(factors, reverse=True)
-    assert factors[-1] == pytest.approx(bundled.LAST_RATE)
+    assert factors[-1] == pytest.approx(schedule.LAST_RATE)
 
 
 def test_random_batches_stop() -> None:
-    shares = [bundled.random_share(share / 20) for share in range(21)]
+    shares = [schedule.random_share(share / 20) for share in range(21)]
     assert shares == sorted(shares, reverse=True)
     assert (shares[0], shares[-1]) == (0.3, 0.0)
 
@@ -422,12 +425,15 @@ def test_the_whole_way_to_a_model_card(
     assert "game-agent train-bundled --preset cpu" in card
     bundled.train_bundled("cpu", tmp_path, minutes=0.01, log=lines.append)
     assert any(line.startswith("resumed at") for line in lines)
+    bundled.train_bundled("cpu", tmp_path / "b", minutes=0.01, measure=False, log=lines.append)
+    assert not (tmp_path / "b" / "README.md").exists()
+    assert (tmp_path / "b" / "model.safetensors").exists()
     bundled.train_bundled(
-        "cpu", tmp_path, minutes=0.01, resume=False, causal_only=True, log=lines.append
+        "cpu", tmp_path, minutes=0.01, resume=False, causal_only=True, seed=5, log=lines.append
     )
     card = (tmp_path / "README.md").read_text("utf-8")
     assert "plain causal attention only" in card
-    assert "--preset cpu --causal-only --tokens" in card
+    assert "--preset cpu --causal-only --seed 5 --tokens" in card
 
 
 # Evaluation

@@ -47,8 +47,17 @@ def train(
     causal_only: Annotated[
         bool, typer.Option("--causal-only", help="No block mask: a stand-in for stock models.")
     ] = False,
+    seed: Annotated[int, typer.Option(help="Of weights and scenes, for several trainings.")] = 0,
+    measure: Annotated[bool, typer.Option(help="Measure it and write its card: minutes.")] = True,
 ) -> None:
     """Train the bundled model from scratch on scenes that the project makes."""
     train_bundled(
-        preset, out, minutes=minutes, tokens=tokens, resume=resume, causal_only=causal_only
+        preset,
+        out,
+        minutes=minutes,
+        tokens=tokens,
+        resume=resume,
+        causal_only=causal_only,
+        seed=seed,
+        measure=measure,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,16 @@ from game_agent.training.network import Network
 from game_agent.training.optimizer import MuonAdam
 from game_agent.training.presets import PRESETS, Preset
 from game_agent.training.scenes import make_questions, make_scene
+from game_agent.training.schedule import Budget, random_share, rate_factor
 from game_agent.training.seeding import seed_induction
 from game_agent.training.tokens import plain_copy, train_tokenizer
 
 LOG_EVERY_S = 10.0
 SAVE_EVERY_S = 120.0
-WARM_UP_STEPS = 40
-DECAY_FROM = 0.4  # share of the time after which the rates fall
-LAST_RATE = 0.03
 PROMOTE_AT = 0.65  # of replies right, to go to the next level
 # Shares of the time: a level is due each PROMOTE_EVERY after PROMOTE_FROM, mastered or not.
 PROMOTE_FROM, PROMOTE_EVERY = 0.3, 0.09
-# Share of batches in which random tokens are copied, until a share of the time has passed.
-RANDOM_SHARES = ((0.1, 0.3), (0.5, 0.08))
 SMOOTHING = 0.96
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is trained; all schedules are shares of it.
-
-    minutes: of wall-clock time, what comes of it depends on the machine; or
-    tokens:  of context and events, what comes of it depends on the seed alone
-    """
-
-    minutes: float | None = None
-    tokens: int | None = None
-
-    def share(self, elapsed_s: float, num_tokens: int) -> float:
-        """The part that is spent; the limit that is reached first counts."""
-        by_time = elapsed_s / (60 * self.minutes) if self.minutes else 0.0
-        by_tokens = num_tokens / self.tokens if self.tokens else 0.0
-        return max(by_time, by_tokens)
 
 
 class SceneStream(IterableDataset[tuple[Batch, str]]):
@@ -186,6 +164,7 @@ class Training:
         state = {
             "size": asdict(self.preset.size),
             "causal_only": self.causal_only,
+            "seed": self.preset.seed,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state(),
             "figures": self.figures,
@@ -201,31 +180,27 @@ class Training:
         if not path.exists():
             return False
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if state["size"] != asdict(self.preset.size):
-            raise InvalidInput(
-                f"{path} holds a model of other sizes; remove it, or train without resuming"
-            )
-        if state.get("causal_only", False) != self.causal_only:
-            raise InvalidInput(
-                f"{path} was trained {'causally only' if not self.causal_only else 'in both modes'}"
-                "; train in the same way, remove it, or train without resuming"
-            )
+        self._check_same(path, state)
         self.network.load_state_dict(state["network"])
         self.optimizer.load(state["optimizer"])
         self.figures = dict(state["figures"])
         self.elapsed_s, self.num_steps, self.num_tokens, self.level = state["progress"]
         return True
 
-
-def random_share(share: float) -> float:
-    """The share of random batches when ``share`` of the time has passed."""
-    return next((part for until, part in RANDOM_SHARES if share < until), 0.0)
-
-
-def rate_factor(share: float, num_steps: int) -> float:
-    """Warm-up by steps, then a constant, then a straight line down to the end of the time."""
-    decay = max(0.0, share - DECAY_FROM) / (1 - DECAY_FROM)
-    return min(1.0, (num_steps + 1) / WARM_UP_STEPS) * (1 - (1 - LAST_RATE) * min(1.0, decay))
+    def _check_same(self, path: Path, state: dict[str, Any]) -> None:
+        """Raises :class:`InvalidInput` for the checkpoint of another training."""
+        was_causal, seed = state.get("causal_only", False), state.get("seed", 0)
+        if state["size"] != asdict(self.preset.size):
+            problem = "holds a model of other sizes"
+        elif was_causal != self.causal_only:
+            problem = f"was trained {'causally only' if was_causal else 'in both modes'}"
+        elif seed != self.preset.seed:
+            problem = f"was trained with the seed {seed}"
+        else:
+            return
+        raise InvalidInput(
+            f"{path} {problem}; train in the same way, remove it, or train without resuming"
+        )
 
 
 def exact_share(logits: torch.Tensor, batch: Batch) -> float:
@@ -261,6 +236,8 @@ def train_bundled(
     tokens: int | None = None,
     resume: bool = True,
     causal_only: bool = False,
+    seed: int = 0,
+    measure: bool = True,
     work: Path | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
@@ -268,14 +245,15 @@ def train_bundled(
 
     ``out`` gets the Hugging Face folder; ``work`` (by default a folder beside it, named
     ``…-training``) the checkpoints, from which an interrupted run goes on if ``resume``.
-    ``minutes`` of training replace the preset's, or ``tokens`` do; measuring takes a few minutes
-    more. ``causal_only`` leaves the block mask out: a stand-in for stock models, which never saw
-    one.
-    Raises :class:`InvalidInput` for a preset that does not exist or whose device is missing.
+    ``minutes`` of training replace the preset's, or ``tokens`` do; to ``measure`` it and write its
+    card takes a few minutes more. ``causal_only`` leaves the block mask out: a stand-in for stock
+    models, which never saw one. ``seed`` decides on weights, tokenizer and scenes.
+    Raises :class:`InvalidInput` for a preset that does not exist or whose device is missing, and
+    for a checkpoint of another training.
     """
     if preset not in PRESETS:
         raise InvalidInput(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
-    chosen = PRESETS[preset]
+    chosen = replace(PRESETS[preset], seed=seed)
     if chosen.device == "cuda" and not torch.cuda.is_available():
         raise InvalidInput("preset 'gpu' needs CUDA, which torch does not find; use 'cpu'")
     folder = work or out.with_name(f"{out.name}-training")
@@ -285,16 +263,21 @@ def train_bundled(
         log(f"resumed at {training.elapsed_s:.0f} s")
     training.run(Budget(minutes if minutes or tokens else chosen.minutes, tokens), log)
     export(training.network, training.tokenizer, out)
-    log("measuring")
+    if measure:
+        log("measuring")
+        (out / "README.md").write_text(_card(training, preset, out, log), "utf-8")
+
+
+def _card(training: Training, preset: str, out: Path, log: Callable[[str], None]) -> str:
     # What is measured is what was written, rounded to fp16.
     network, tokenizer = load_exported(out)
-    card = model_card(
+    return model_card(
         network,
         evaluate_all(network, plain_copy(tokenizer), log=log),
         preset=preset,
         minutes=training.elapsed_s / 60,
         num_steps=training.num_steps,
         num_tokens=training.num_tokens,
-        causal_only=causal_only,
+        causal_only=training.causal_only,
+        seed=training.preset.seed,
     )
-    (out / "README.md").write_text(card, "utf-8")

@@ -43,7 +43,7 @@ matrices, {trained}. No text from elsewhere was used. The first layers begin wit
 back and copy (`game_agent/training/seeding.py`), as such heads would take most of a short training
 to form. To make it anew:
 
-    game-agent train-bundled --preset {preset}{option} --tokens {tokens} --out FOLDER
+    game-agent train-bundled --preset {preset}{options} --tokens {tokens} --out FOLDER
 
 ## Accuracy
 
@@ -89,9 +89,11 @@ def model_card(
     num_steps: int,
     num_tokens: int,
     causal_only: bool = False,
+    seed: int = 0,
 ) -> str:
     """The card's text in Markdown."""
     size = network.size
+    options = (" --causal-only" if causal_only else "") + (f" --seed {seed}" if seed else "")
     return TEXT.format(
         millions=sum(weight.numel() for weight in network.parameters()) / 1e6,
         num_layers=size.num_layers,
@@ -100,7 +102,7 @@ def model_card(
         max_positions=size.max_positions,
         masks=CAUSAL_ONLY if causal_only else BOTH_MASKS,
         trained="causally" if causal_only else "with the block mask and causally",
-        option=" --causal-only" if causal_only else "",
+        options=options,
         preset=preset,
         minutes=minutes,
         num_steps=num_steps,
