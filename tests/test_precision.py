@@ -70,11 +70,25 @@ def test_bfloat16_halves_the_pages(tiny_checkpoint: Path) -> None:
         ({"weights": "int4"}, "weights must be one of int8, not 'int4'"),
         ({"kv_dtype": "int8"}, "kv_dtype must be one of float32, bfloat16, not 'int8'"),
         ({"device": "cuda", "kv_dtype": "float32"}, "set dtype"),
+        ({"device": "gpu"}, "device must be one of cpu, cuda, cuda:0, not 'gpu'$"),
+        ({"device": "cuda:1"}, "device must be one of cpu, cuda, cuda:0, not 'cuda:1'$"),
     ],
 )
-def test_unknown_settings(tiny_checkpoint: Path, settings: dict[str, str], message: str) -> None:
+def test_unknown_settings(
+    tiny_checkpoint: Path,
+    settings: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(InvalidInput, match=message):
         load_runner(tiny_checkpoint, kv_memory_bytes=2**20, **settings)
+
+
+def test_a_gpu_that_is_not_there(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(InvalidInput, match="one of cpu, not 'cuda'; torch finds no GPU"):
+        load_runner(tiny_checkpoint, kv_memory_bytes=2**20, device="cuda")
 
 
 def test_from_the_command_line(tiny_checkpoint: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -151,29 +151,16 @@ def load_runner(
     path = Path(folder)
     if not path.is_dir():
         raise ModelError(f"{path} is not a folder; give a Hugging Face checkpoint folder")
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    kind = DTYPES["float32" if where.type == "cpu" else "bfloat16"]
-    kind = _choose("dtype", dtype, DTYPES, kind)
-    kv_kind = _choose("kv_dtype", kv_dtype, KV_DTYPES, kind)
-    bits = _choose("weights", weights, WEIGHT_BITS, None)
-    if kv_kind != kind and where.type != "cpu":
-        raise InvalidInput("on a GPU kv_dtype is that of the model: set dtype", where="kv_dtype")
+    numbers = _Numbers.of(device, dtype, weights, kv_dtype)
     spec = load_spec(path)
-    tokenizer = Tokenizer.load(path)
-    chosen = choose_format(path, tokenizer, prompt_format, prompt_prefix)
-    encoder = PromptEncoder(tokenizer, chosen)
-    if encoder.highest >= spec.vocab_size:
-        raise ModelError(
-            f"{path / 'tokenizer.json'} has a token {encoder.highest}, the vocab_size of "
-            f"config.json is {spec.vocab_size}: it is another model's tokenizer"
-        )
+    encoder = _load_encoder(path, spec, prompt_format, prompt_prefix)
     try:
-        kernels = kernels_for(where, backend)
+        kernels = kernels_for(numbers.device, backend)
     except ValueError as error:
         raise InvalidInput(str(error), where="backend") from None
-    pack = partial(kernels.pack_linear, bits=bits, dtype=kind)
-    tensors = load_weights(path, spec, where, kind, pack, weights or "")
-    pool = _pool(spec, kv_memory_bytes, kv_kind, where)
+    pack = partial(kernels.pack_linear, bits=numbers.weight_bits, dtype=numbers.dtype)
+    tensors = load_weights(path, spec, numbers.device, numbers.dtype, pack, weights or "")
+    pool = _pool(spec, kv_memory_bytes, numbers.kv_dtype, numbers.device)
     touch_first_pages(pool)
     decoder = Decoder(spec, tensors, kernels)
     runner = ModelRunner(checkpoint_name(path), spec, decoder, pool, encoder, kernels)
@@ -181,6 +168,58 @@ def load_runner(
         runner.set_sink(Block(encoder.block(sink), "sink"))
     runner.capture_graphs(progress)
     return runner
+
+
+class _Numbers(NamedTuple):
+    """Where a model computes, and in what. ``weight_bits``: 8, or None for those of ``dtype``."""
+
+    device: torch.device
+    dtype: torch.dtype
+    weight_bits: int | None
+    kv_dtype: torch.dtype
+
+    @staticmethod
+    def of(
+        device: str | None, dtype: str | None, weights: str | None, kv_dtype: str | None
+    ) -> _Numbers:
+        """From the settings of ``load_runner``. Raises :class:`InvalidInput`."""
+        where = _device(device)
+        usual = DTYPES["float32" if where.type == "cpu" else "bfloat16"]
+        kind = _choose("dtype", dtype, DTYPES, usual)
+        kv_kind = _choose("kv_dtype", kv_dtype, KV_DTYPES, kind)
+        if kv_kind != kind and where.type != "cpu":
+            raise InvalidInput(
+                "on a GPU kv_dtype is that of the model: set dtype", where="kv_dtype"
+            )
+        return _Numbers(where, kind, _choose("weights", weights, WEIGHT_BITS, None), kv_kind)
+
+
+def _device(name: str | None) -> torch.device:
+    """Raises :class:`InvalidInput` for one that is not there."""
+    num_gpus = torch.cuda.device_count()
+    if name is None:
+        return torch.device("cuda" if num_gpus else "cpu")
+    present = ["cpu", *(["cuda"] if num_gpus else []), *(f"cuda:{n}" for n in range(num_gpus))]
+    if name not in present:
+        found = "" if num_gpus else "; torch finds no GPU with CUDA"
+        raise InvalidInput(
+            f"device must be one of {', '.join(present)}, not {name!r}{found}", where="device"
+        )
+    return torch.device(name)
+
+
+def _load_encoder(
+    path: Path, spec: ModelSpec, prompt_format: str | None, prompt_prefix: str
+) -> PromptEncoder:
+    """Raises :class:`ModelError` for a tokenizer that is not this model's."""
+    tokenizer = Tokenizer.load(path)
+    encoder = PromptEncoder(tokenizer, choose_format(path, tokenizer, prompt_format, prompt_prefix))
+    if encoder.highest >= spec.vocab_size:
+        raise ModelError(
+            f"{path / 'tokenizer.json'} has a token {encoder.highest}, the vocab_size of "
+            f"config.json is {spec.vocab_size}: it is another model's tokenizer"
+        )
+    return encoder
 
 
 def _choose(name: str, chosen: str | None, choices: Mapping[str, _T], default: _T) -> _T:
