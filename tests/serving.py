@@ -10,6 +10,7 @@ from typing import Any
 
 from fakes import FakeRuntime
 
+from game_agent.clock import Clock
 from game_agent.protocol.limits import Limits
 from game_agent.server import Server, ServerSettings
 
@@ -26,13 +27,18 @@ def free_endpoint() -> str:
 
 @contextmanager
 def running(
-    runtime: FakeRuntime, *, limits: Limits | None = None, drain_s: float = 0.0, **settings: Any
+    runtime: FakeRuntime,
+    *,
+    limits: Limits | None = None,
+    drain_s: float = 0.0,
+    clock: Clock | None = None,
+    **settings: Any,
 ) -> Iterator[Server]:
     """Serve ``runtime`` until the block ends. It has the world ``w`` and the agent ``ann``."""
     runtime.world("w", {"a": 1})
     runtime.agent("ann", world="w", profile="")
     chosen = {"bind": ANY_PORT, "limits": limits or Limits(), "drain_s": drain_s, **settings}
-    with Server(runtime, ServerSettings(**chosen)) as server:
+    with Server(runtime, ServerSettings(**chosen), clock=clock) as server:
         thread = threading.Thread(target=server.run)
         thread.start()
         try:

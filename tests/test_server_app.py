@@ -258,6 +258,36 @@ def test_a_change_that_lay_unread_in_a_lost_connection_is_made_once(desk: Desk) 
     assert desk.ask_for("new", id=4, op="world.get", world="w")["seq"] == 1
 
 
+def test_a_client_that_was_gone_for_a_minute_makes_no_change_twice(desk: Desk) -> None:
+    token = desk.ask_for("old", id=1, op="hello")["session"]
+    change = {"id": 2, "op": "world.patch", "world": "w", "merge": {"a": 1}}
+    desk.ask_for("old", **change)
+    desk.clock.advance(60.5)
+    assert desk.ask_for("new", id=3, op="hello", session=token)["resumed"]
+    assert desk.ask_for("new", **change)["seq"] == 1
+    assert desk.ask_for("new", id=4, op="world.get", world="w")["seq"] == 1
+
+
+def test_a_client_comes_back_though_there_is_no_room_for_another() -> None:
+    desk = Desk(Limits(max_sessions=1))
+    token = desk.ask_for("old", id=1, op="hello")["session"]
+    reply = desk.ask_for("new", id=1, op="hello", session=token)
+    assert (reply["ev"], reply["resumed"], reply["session"]) == ("ok", True, token)
+    assert len(desk.sessions) == 1
+
+
+def test_a_client_that_was_restarted_under_its_name_begins_anew(desk: Desk) -> None:
+    token = desk.ask_for("game", id=1, op="hello")["session"]
+    desk.ask_for("game", id=2, op="world.put", world="v", state={"x": 1})
+    desk.send("game", id=3, op="ask", agent="ann", event="hi")
+    again = desk.ask_for("game", id=1, op="hello")
+    assert again["session"] != token
+    assert desk.runtime.asks[0].done, "nobody waits for it any more"
+    desk.ask_for("game", id=2, op="world.put", world="v", state={"x": 2})
+    assert desk.ask_for("game", id=3, op="world.get", world="v")["state"] == {"x": 2}
+    assert len(desk.sessions) == 1
+
+
 def test_a_silent_peer_has_its_asks_cancelled(desk: Desk) -> None:
     desk.send(id=1, op="ask", agent="ann", event="hi")
     desk.clock.advance(61.0)

@@ -18,6 +18,7 @@ import zmq
 from fakes import FakeRuntime
 from serving import ANY_PORT, PATIENCE_S, running
 
+from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, Unavailable
 from game_agent.protocol.limits import Limits
 from game_agent.server import Server, ServerSettings, serve
@@ -122,6 +123,24 @@ def test_a_session_is_resumed_over_a_new_connection(net: Net) -> None:
         assert replies[1]["resumed"]
         assert replies[2]["text"] == "ann heard x."
         assert len(runtime.asks) == 1
+
+
+def test_a_server_that_stood_still_does_not_blame_its_clients(net: Net) -> None:
+    clock = FakeClock()
+    with running(FakeRuntime(), clock=clock) as server:
+        wire = net.connect(server.endpoint)
+        token = wire.ask_for(id=1, op="hello")["session"]
+        change = {"id": 2, "op": "world.patch", "world": "w", "merge": {"b": 1}}
+        assert wire.ask_for(**change)["seq"] == 1
+        clock.advance(3600.0)  # the computer slept, and the connection with it
+        other = net.connect(server.endpoint)
+        assert other.ask_for(id=1, op="ping")["ev"] == "ok"
+        clock.advance(1.0)
+        assert other.ask_for(id=2, op="ping")["ev"] == "ok"
+        assert other.ask_for(id=3, op="stats")["server"]["num_sessions"] == 2
+        new = net.connect(server.endpoint)
+        assert new.ask_for(id=3, op="hello", session=token)["resumed"]
+        assert new.ask_for(**change)["seq"] == 1
 
 
 def test_replies_to_a_peer_that_left_hurt_nobody(net: Net) -> None:

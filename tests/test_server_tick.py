@@ -90,3 +90,19 @@ def test_a_repeated_tick_is_applied_once_and_all_its_replies_return() -> None:
     desk.send(**tick)
     assert desk.read() == replies
     assert (desk.runtime.worlds["w"].seq, len(desk.runtime.asks)) == (1, 1)
+
+
+def test_a_tick_whose_ask_outlives_its_reply_is_applied_once(desk: Desk) -> None:
+    item = {"op": "add", "path": "/b", "value": 1}
+    asks = [an_ask(2)]
+    tick = {"id": 1, "op": "tick", "world": "w", "tick": 1, "patch": [item], "asks": asks}
+    desk.send(**tick)
+    assert [reply["id"] for reply in desk.read()] == [1]
+    for request_id in range(10, 18):
+        desk.clock.advance(10.0)
+        desk.ask_for(id=request_id, op="ping")
+    desk.send(**tick)
+    assert [(reply["id"], reply["seq"]) for reply in desk.read()] == [(1, 1)]
+    desk.runtime.finish()
+    assert [(reply["id"], reply["ev"]) for reply in desk.read()] == [(2, "done")]
+    assert (desk.runtime.worlds["w"].seq, len(desk.runtime.asks)) == (1, 1)

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, Overloaded
 from game_agent.protocol.limits import Limits
+from game_agent.server.former import MAX_FORMER_PEERS, FormerPeers
 from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
 from game_agent.server.table import SessionTable
@@ -56,6 +57,19 @@ def test_a_repeated_request_gets_the_reply_it_had_until_it_is_forgotten() -> Non
     assert frames(session) == []
 
 
+def test_a_repeated_request_under_way_gets_no_second_reply_when_there_is_no_room() -> None:
+    session = new_session(Limits(max_burst_requests=1, max_requests_per_s=1))
+    session.begin(1, 0.0)
+    assert not session.begin(1, 0.0), "its reply is to come"
+    session.finish(1, b"done", 0.0)
+    assert not session.begin(1, 0.0), "it waits to be sent"
+    assert frames(session) == [b"done"]
+    with pytest.raises(Overloaded):
+        session.begin(1, 0.0)
+    assert not session.begin(1, 1.0)
+    assert frames(session) == [b"done"]
+
+
 def test_the_text_1_is_not_the_number_1() -> None:
     session = new_session()
     assert session.begin(1, 0.0)
@@ -66,6 +80,8 @@ def test_a_reply_that_is_not_kept_lets_the_request_be_tried_again() -> None:
     session = new_session()
     session.begin(1, 0.0)
     session.finish(1, b"not now", 0.0, keep=False)
+    assert not session.begin(1, 0.0), "the client has not read it yet"
+    assert frames(session) == [b"not now"]
     assert session.begin(1, 0.0)
 
 
@@ -175,6 +191,72 @@ def test_what_arrives_after_a_connection_was_found_lost_is_its_sessions() -> Non
     assert not session.begin(1, 0.0), "sent again by the new connection, done once"
     assert table.of_peer(PEER) is table.of_peer(new) is session
     assert session.peer == new
+
+
+def test_a_connection_lost_many_times_over_is_still_its_sessions() -> None:
+    table, _ = new_table()
+    first = Peer(b"0")
+    session = table.of_peer(first)
+    for number in range(1, 100):
+        assert table.resume(session.token, Peer(b"%d" % number)) == (session, True)
+    assert table.of_peer(first) is session
+    table.close(session)
+    assert table.of_peer(first) is not session
+
+
+def test_former_connections_are_bounded_the_oldest_goes() -> None:
+    former, session, other = FormerPeers(), new_session(), new_session()
+    for number in range(MAX_FORMER_PEERS + 1):
+        former.add(b"%d" % number, session)
+    assert former.get(b"0") is None
+    assert former.get(b"1") is former.get(b"%d" % MAX_FORMER_PEERS) is session
+    former.add(b"1", other)
+    former.forget(session)
+    assert former.get(b"2") is None
+    assert former.get(b"1") is other
+
+
+def test_replies_do_not_age_while_the_client_is_silent() -> None:
+    table, clock = new_table()
+    session = table.of_peer(PEER)
+    session.begin(1, clock.now_s())
+    session.begin(2, clock.now_s())
+    session.finish(1, b"one", clock.now_s())
+    frames(session)
+    clock.advance(59.9)
+    table.expire()
+    clock.advance(0.6)
+    session.finish(2, b"two", clock.now_s())
+    new = Peer(b"q")
+    assert table.resume(session.token, new) == (session, True)
+    table.of_peer(new)
+    assert not session.begin(1, clock.now_s()), "it was carried out before the client was gone"
+    assert frames(session) == [b"two", b"one"]
+    clock.advance(60.1)
+    table.of_peer(new)
+    assert session.begin(1, clock.now_s())
+
+
+def test_time_in_which_nobody_was_listened_to_is_no_silence() -> None:
+    table, clock = new_table()
+    table.of_peer(PEER)
+    clock.advance(1000.0)
+    table.excuse(1000.0)
+    assert table.expire() == 0
+    clock.advance(60.1)
+    assert table.expire() == 1
+
+
+def test_who_resumes_needs_no_room() -> None:
+    table, _ = new_table(Limits(max_sessions=1))
+    session = table.of_peer(PEER)
+    new = Peer(b"q")
+    table.of_peer(new, session.token)
+    assert table.resume(session.token, new) == (session, True)
+    assert len(table) == 1
+    for stranger in (Peer(b"r", user="else"), Peer(b"s")):
+        with pytest.raises(Overloaded):
+            table.of_peer(stranger, session.token if stranger.user else "unknown")
 
 
 def test_the_outbox_names_who_has_something_to_send() -> None:

@@ -71,23 +71,27 @@ class App:
 
         Returns a frame to send to a peer that got no session, because there are too many.
         """
+        message = self._read(frames)
         try:
-            session = self._sessions.of_peer(peer)
+            session = self._sessions.of_peer(peer, _wanted_session(message))
         except Overloaded as error:
-            return encode(replies.error(_id_of(frames, self._settings), error))
+            return encode(replies.error(_id_of(message), error))
         if session.is_flooded:
             logger.warning("a client asks without reading its replies; its session is closed")
             self._sessions.close(session)
-            return None
-        try:
-            if len(frames) != 1:
-                raise ProtocolError(f"a message is one frame, this one had {len(frames)}")
-            decoded = decode(frames[0], self._settings.limits)
-        except GameAgentError as error:
-            session.tell(encode(replies.error(None, error)))
-            return None
-        self._accept(session, peer, decoded)
+        elif isinstance(message, GameAgentError):
+            session.tell(encode(replies.error(None, message)))
+        else:
+            self._accept(session, peer, message)
         return None
+
+    def _read(self, frames: list[bytes]) -> Decoded | GameAgentError:
+        if len(frames) != 1:
+            return ProtocolError(f"a message is one frame, this one had {len(frames)}")
+        try:
+            return decode(frames[0], self._settings.limits)
+        except GameAgentError as error:
+            return error
 
     def _accept(self, session: Session, peer: Peer, decoded: Decoded) -> None:
         fields = decoded.fields
@@ -121,6 +125,8 @@ class App:
             resumed = False
             if hello.session is not None:
                 session, resumed = self._sessions.resume(hello.session, peer)
+            elif session.is_used:
+                session = self._sessions.anew(peer)
             fields = welcome(self._runtime, self._settings, session.token, resumed=resumed)
             session.tell(encode(replies.ok(request_id, fields)), first=True)
         except GameAgentError as error:
@@ -194,8 +200,12 @@ class App:
         return {**self._runtime.stats(), "server": server}
 
 
-def _id_of(frames: list[bytes], settings: ServerSettings) -> Id | None:
-    try:
-        return read_id(decode(frames[0], settings.limits).fields)
-    except GameAgentError:
+def _id_of(message: Decoded | GameAgentError) -> Id | None:
+    return read_id(message.fields) if isinstance(message, Decoded) else None
+
+
+def _wanted_session(message: Decoded | GameAgentError) -> str | None:
+    if not isinstance(message, Decoded) or message.fields.get("op") != "hello":
         return None
+    wanted = message.fields.get("session")
+    return wanted if isinstance(wanted, str) else None

@@ -3,15 +3,15 @@
 A request is *begun* once and *finished* once; what lies between is its pending state:
 
     begin(id) ── new ──────> pending ── finish ──> queued ── sent ──> kept for replay_s
-        ├─ pending ────────> nothing: its reply is to come
-        └─ kept ───────────> queued again, unless it still is
+        ├─ pending, queued ─> nothing: its reply is to come
+        └─ kept ───────────> queued again
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from game_agent.errors import Overloaded
 from game_agent.protocol import replies
@@ -105,6 +105,11 @@ class Session:
         return len(self._pending)
 
     @property
+    def is_used(self) -> bool:
+        """Whether an id may mean a request that was made before."""
+        return bool(self._pending or self._kept)
+
+    @property
     def num_queued(self) -> int:
         return len(self._queue)
 
@@ -128,14 +133,14 @@ class Session:
         Raises ``Overloaded`` if too much is unanswered or unread, or comes too fast; the request is
         then not begun.
         """
-        if wait_ms := self._bucket.take(now_s):
-            raise Overloaded("too many requests per second", retry_after_ms=wait_ms)
+        wait_ms = self._bucket.take(now_s)
         self.forget(now_s)
-        if request_id in self._pending:
-            return False
+        if request_id in self._pending or request_id in self._queued_ends:
+            return False  # also when there is no room: an error would be a second reply
+        if wait_ms:
+            raise Overloaded("too many requests per second", retry_after_ms=wait_ms)
         if kept := self._kept.get(request_id):
-            if request_id not in self._queued_ends:
-                self._enqueue_end(request_id, kept.frame)
+            self._enqueue_end(request_id, kept.frame)
             return False
         if len(self._pending) >= self._limits.max_requests_in_flight:
             raise Overloaded("too many requests are unanswered", retry_after_ms=RETRY_AFTER_MS)
@@ -202,7 +207,7 @@ class Session:
         if keep:
             self._kept[request_id] = _Kept(frame, now_s, pending.ask)
             self._kept_bytes += len(frame)
-            self.forget(now_s)
+            self.forget(self.last_seen_s)
         return True
 
     def restore(self, request_id: Id, frame: bytes, now_s: float) -> None:
@@ -215,11 +220,19 @@ class Session:
         """Queue a reply that belongs to no begun request."""
         self._enqueue(_Queued(None, frame, num_bytes=len(frame)), first=first)
 
-    def forget(self, now_s: float) -> None:
-        """Drop kept replies that are too old or too many."""
+    def renew(self, now_s: float) -> None:
+        """The client is back after a silence: what is kept is kept anew, for it to ask about."""
+        for request_id, kept in self._kept.items():
+            self._kept[request_id] = replace(kept, finished_s=now_s)
+
+    def forget(self, heard_s: float) -> None:
+        """Drop kept replies that are too many, or were too old when the client was last heard.
+
+        While it is silent they do not age: what it repeats when it is back was carried out.
+        """
         while self._kept:
             request_id, kept = next(iter(self._kept.items()))
-            is_recent = now_s - kept.finished_s <= self._replay_s
+            is_recent = heard_s - kept.finished_s <= self._replay_s
             if is_recent and self._kept_bytes <= self._limits.max_replay_bytes:
                 return
             del self._kept[request_id]

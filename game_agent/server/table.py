@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from game_agent.clock import Clock
 from game_agent.errors import InvalidInput, Overloaded, Unauthorized
 from game_agent.protocol.replies import Id
+from game_agent.server.former import FormerPeers
 from game_agent.server.session import Outbox, Peer, Session
 from game_agent.server.settings import ServerSettings
-
-MAX_FORMER_PEERS = 8
 
 
 def new_token() -> str:
@@ -39,7 +38,7 @@ class SessionTable:
         self._new_token = new_token
         self._by_token: dict[str, Session] = {}
         self._by_peer: dict[bytes, Session] = {}
-        self._former: dict[bytes, Session] = {}
+        self._former = FormerPeers()
         self._outbox: Outbox = {}
 
     def __len__(self) -> int:
@@ -54,11 +53,12 @@ class SessionTable:
         self._outbox.clear()
         return out
 
-    def of_peer(self, peer: Peer) -> Session:
+    def of_peer(self, peer: Peer, wanted: str | None = None) -> Session:
         """The session of a connection, opened if it has none.
 
         What still arrives on a connection that was lost or replaced belongs to the session that it
         had, so that nothing is done twice; the replies go to the connection that replaced it.
+        ``wanted`` is the token of a session that it is about to ``resume``.
         Raises ``Overloaded`` if there are ``max_sessions`` already.
         """
         former = self._former.get(peer.routing_id)
@@ -66,7 +66,7 @@ class SessionTable:
             if former.peer is not None:
                 return former
             # Nobody has replaced it, and a client that named itself may be back.
-            del self._former[peer.routing_id]
+            self._former.drop(peer.routing_id)
             self._by_peer[peer.routing_id] = former
         session = self._by_peer.get(peer.routing_id)
         if session is not None and session.owner != peer.user:
@@ -75,7 +75,7 @@ class SessionTable:
             self.disconnect(session)
             session = None
         if session is None:
-            session = self._open(peer)
+            session = self._open(peer, wanted)
         session.peer = peer
         session.last_seen_s = self._clock.now_s()
         return session
@@ -101,8 +101,11 @@ class SessionTable:
         if wanted is not None and wanted.owner != peer.user:
             self.refused["foreign_session"] += 1
             raise Unauthorized("this session belongs to another client", where="session")
-        if wanted is None or wanted is current:
-            return self.of_peer(peer), wanted is not None
+        if wanted is None:
+            return self.of_peer(peer), False
+        wanted.renew(self._clock.now_s())
+        if wanted is current:
+            return self.of_peer(peer), True
         if current is not None:
             if current.num_pending or current.num_queued:
                 raise InvalidInput(
@@ -110,10 +113,20 @@ class SessionTable:
                 )
             self.close(current)
         self.disconnect(wanted)
-        self._former.pop(peer.routing_id, None)
+        self._former.drop(peer.routing_id)
         self._by_peer[peer.routing_id] = wanted
         self._outbox[wanted] = None
         return self.of_peer(peer), True
+
+    def anew(self, peer: Peer) -> Session:
+        """A new session for a connection whose client begins anew; the one it had is closed.
+
+        A client that gives its socket a name has the same connection after it was restarted, and
+        uses the same ids again.
+        """
+        if (session := self._by_peer.get(peer.routing_id)) is not None:
+            self.close(session)
+        return self.of_peer(peer)
 
     def disconnect(self, session: Session) -> None:
         """The session's connection is gone; the session stays, to be resumed until it expires.
@@ -122,16 +135,20 @@ class SessionTable:
         """
         if session.peer is not None:
             self._by_peer.pop(session.peer.routing_id, None)
-            self._keep_former(session.peer.routing_id, session)
+            self._former.add(session.peer.routing_id, session)
             session.peer = None
 
     def close(self, session: Session) -> None:
         """Forget a session: its requests are cancelled, its queues freed."""
         self.disconnect(session)
         self._by_token.pop(session.token, None)
-        for routing_id in self._former_of(session):
-            del self._former[routing_id]
+        self._former.forget(session)
         session.close()
+
+    def excuse(self, seconds: float) -> None:
+        """Nobody was listened to for so long: it does not count as silence."""
+        for session in self:
+            session.last_seen_s += seconds
 
     def expire(self) -> int:
         """Close the sessions that were silent for ``expiry_ms``; return how many.
@@ -141,25 +158,18 @@ class SessionTable:
         now_s = self._clock.now_s()
         num_closed = 0
         for session in self:
-            session.forget(now_s)
             is_silent = now_s - session.last_seen_s > self._settings.expiry_ms / 1000
             if is_silent and not session.has_deadline:
                 self.close(session)
                 num_closed += 1
         return num_closed
 
-    def _keep_former(self, routing_id: bytes, session: Session) -> None:
-        kept = self._former_of(session)
-        if len(kept) >= MAX_FORMER_PEERS:
-            del self._former[kept[0]]
-        self._former[routing_id] = session
-
-    def _former_of(self, session: Session) -> list[bytes]:
-        return [routing_id for routing_id, each in self._former.items() if each is session]
-
-    def _open(self, peer: Peer) -> Session:
+    def _open(self, peer: Peer, wanted: str | None) -> Session:
         settings = self._settings
-        if len(self._by_token) >= settings.limits.max_sessions:
+        resumed = self._by_token.get(wanted or "")
+        # It is closed again when the connection gets the session that it wants.
+        is_passing = resumed is not None and resumed.owner == peer.user
+        if len(self._by_token) >= settings.limits.max_sessions and not is_passing:
             raise Overloaded("too many clients are connected", retry_after_ms=settings.expiry_ms)
         session = self._make(self._new_token(), peer)
         self._by_peer[peer.routing_id] = session

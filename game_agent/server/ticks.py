@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from game_agent.errors import GameAgentError, InvalidInput, Overloaded
 from game_agent.protocol import messages, replies
 from game_agent.protocol.codec import Map, encode
@@ -51,6 +53,7 @@ class Ticks:
             assert isinstance(tick, messages.Tick)
             _check_asks(tick, peer)
             if is_new:
+                tick = _without_change_if_applied(tick, session)
                 told = self._operations.tick(tick)
                 self._ledger.record(tick)
                 self._ledger.succeed(session, request_id, told, is_lasting=True)
@@ -85,6 +88,17 @@ class Ticks:
             if (ask_id := read_id(ask)) is not None:
                 answer = partial(self._ledger.fail, session, ask_id, error)
                 self._ledger.carry_out(session, ask_id, answer)
+
+
+def _without_change_if_applied(tick: messages.Tick, session: Session) -> messages.Tick:
+    """A tick with an ask that was started before has been applied, however long ago.
+
+    Its own reply comes first and so is forgotten first, while its asks may run on for minutes.
+    """
+    ids = (read_id(ask) for ask in tick.asks)
+    if any(ask_id is not None and session.find_ask(ask_id) is not None for ask_id in ids):
+        return msgspec.structs.replace(tick, seq=None, patch=None, merge=None)
+    return tick
 
 
 def _check_asks(tick: messages.Tick, peer: Peer) -> None:
