@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
@@ -49,9 +50,12 @@ PARTS = (
 SETTINGS = Settings(Loading(kv_memory_bytes=2**29), Replying(max_tokens=48))
 
 
-def records_of(training: int, records: Sequence[Record]) -> list[Record]:
-    """The same questions, under ids of their own, for one of several trainings."""
-    return [replace(record, id=f"{training}-{record.id}") for record in records]
+Named = TypeVar("Named", Record, Answer)
+
+
+def of_training(training: int, items: Sequence[Named]) -> list[Named]:
+    """The same, questions or answers, under ids of their own for one of several trainings."""
+    return [replace(item, id=f"{training}-{item.id}") for item in items]
 
 
 def make_records(
@@ -81,10 +85,9 @@ def ask(
                 bars.update(task, description=what, completed=done, total=of)  # type: ignore[arg-type]
 
             ways = parse_ways(WAYS[model.name])
-            asked = records_of(training, records)
-            given += evaluate(
-                [model], ways, asked, SETTINGS, answers=answers, progress=hear
-            ).answers
+            # All trainings share the file of answers, so they are asked the very same records.
+            found = evaluate([model], ways, records, SETTINGS, answers=answers, progress=hear)
+            given += of_training(training, found.answers)
     return given
 
 
@@ -131,7 +134,7 @@ def main() -> None:
     num_asked = len(records)
     answers = ask(trained, records, options.answers)
     records = [
-        each for k in range(max(map(len, trained.values()))) for each in records_of(k, records)
+        each for k in range(max(map(len, trained.values()))) for each in of_training(k, records)
     ]
     left_out = [name for name in named if name not in trained]
     counts = ", ".join(f"{len(folders)} of {name}" for name, folders in trained.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from checkpoints import make_checkpoint
 
 from game_agent.engine import Completion, Engine, Request
-from game_agent.errors import InvalidInput
+from game_agent.errors import InvalidInput, ModelError
 from game_agent.evaluation.answers import AnswerFile
 from game_agent.evaluation.asking import Asker, Replying
 from game_agent.evaluation.metrics import score
@@ -19,6 +20,7 @@ from game_agent.evaluation.prompts import PAPER, Demonstrations, Prompts, Wordin
 from game_agent.evaluation.records import Record, read_records
 from game_agent.evaluation.run import Loading, Model, Result, Settings, evaluate
 from game_agent.evaluation.ways import WAYS, parse_ways
+from game_agent.model.runner import ModelRunner
 
 GOOD = {"blocks": ["inn: rooms: 3."], "question": "How many rooms?", "answers": ["3"]}
 BAD: dict[str, tuple[Any, str]] = {
@@ -267,3 +269,32 @@ def test_names_of_models(tmp_path: Path) -> None:
     twice = [Model("a", tmp_path), Model("a", tmp_path)]
     with pytest.raises(InvalidInput, match="two models have the same name"):
         evaluate(twice, [], make_records(1), Settings())
+
+
+def test_a_bad_folder_is_named_before_any_model_is_asked(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    models = [Model("tiny", tiny_checkpoint), Model("other", tmp_path)]
+    answers = tmp_path / "answers.jsonl"
+    with pytest.raises(ModelError, match=r"config\.json does not exist"):
+        evaluate(models, parse_ways("block"), make_records(1), Settings(), answers=answers)
+    assert not answers.exists()
+
+
+def test_models_are_not_in_memory_together(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before: list[weakref.ref[ModelRunner]] = []
+    load = Loading.runner
+
+    def noted(loading: Loading, model: Model) -> ModelRunner:
+        assert all(found() is None for found in before)
+        runner = load(loading, model)
+        before.append(weakref.ref(runner))
+        return runner
+
+    monkeypatch.setattr(Loading, "runner", noted)
+    models = [Model("one", tiny_checkpoint), Model("two", make_checkpoint(tmp_path, seed=1))]
+    settings = Settings(Loading(kv_memory_bytes=2**24), REPLYING)
+    evaluate(models, parse_ways("block,full"), make_records(2), settings)
+    assert len(before) == 2

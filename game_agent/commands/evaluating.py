@@ -17,7 +17,7 @@ from game_agent.config import GIB
 from game_agent.errors import InvalidInput
 from game_agent.evaluation.asking import Replying
 from game_agent.evaluation.convert import SOURCES, Options, convert, write_records
-from game_agent.evaluation.plot import draw
+from game_agent.evaluation.plot import draw, figure_module
 from game_agent.evaluation.prompts import PAPER, Wording
 from game_agent.evaluation.records import Record, check_on_bad_data, read_records
 from game_agent.evaluation.report import Report, check_metric, markdown
@@ -90,6 +90,8 @@ def run_evaluation(
     """Ask models about records in several modes; tables of how often they are right."""
     use_threads(threads)
     check_metric(metric)
+    if plot is not None:
+        figure_module()
     console = Console(stderr=True)
     settings = Settings(
         Loading(device, dtype, prompt_format, prompt_prefix, int(kv_memory * GIB)),
@@ -108,27 +110,17 @@ def run_evaluation(
         raise InvalidInput("give records: --data FILE or --scenes")
     else:
         records = _read(data, settings, console, limit)
+    pool = _read(demonstrations_data, settings, console) if demonstrations_data else None
+    chosen = [Model.parse(text) for text in models or ()] or [Model.parse(None)]
+    ways = parse_ways(modes)
     with _progress(console) as hear:
         result = evaluate(
-            [Model.parse(text) for text in models] if models else [Model.parse(None)],
-            parse_ways(modes),
-            records,
-            settings,
-            answers=answers,
-            pool=_read(demonstrations_data, settings, console) if demonstrations_data else None,
-            progress=hear,
+            chosen, ways, records, settings, answers=answers, pool=pool, progress=hear
         )
     _tell(console, "was not asked", result.bad)
     source = "scenes of the test split" if data is None else data.name
     report = Report.of(result.answers, records, metric or ("exact" if scenes else "substring"))
-    text = markdown(report, "Evaluation", [_conditions(source, len(records), settings)])
-    typer.echo(text)
-    if plot is not None:
-        draw(report, plot)
-        text += f"\n![means and types]({plot.name})\n"
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, "utf-8")
+    _show(report, _conditions(source, len(records), settings), out, plot)
 
 
 def convert_data(
@@ -200,6 +192,18 @@ def _tell(console: Console, what: str, bad: Sequence[str]) -> None:
         console.print(f"{what}: {sentence}", markup=False, highlight=False, soft_wrap=True)
     if len(bad) > 5:
         console.print(f"and {len(bad) - 5} more")
+
+
+def _show(report: Report, conditions: str, out: Path | None, plot: Path | None) -> None:
+    """The tables, on the terminal and where they are wanted; the picture last."""
+    text = markdown(report, "Evaluation", [conditions])
+    typer.echo(text)
+    if out is not None:
+        picture = f"\n![means and types]({plot.name})\n" if plot else ""
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text + picture, "utf-8")
+    if plot is not None:
+        draw(report, plot)
 
 
 @contextmanager

@@ -10,17 +10,22 @@ from game_agent.errors import Unavailable
 from game_agent.evaluation.report import Report
 
 
+def figure_module() -> Any:
+    """What draws. Raises :class:`Unavailable` without matplotlib."""
+    try:
+        return import_module("matplotlib.figure")
+    except ImportError:
+        raise Unavailable(
+            "plots need matplotlib; install it with: pip install 'game-agent[bench]'"
+        ) from None
+
+
 def draw(report: Report, path: Path) -> None:
     """Write a PNG: on top a row for each model and way, below a map of types, in percent.
 
     Raises :class:`Unavailable` without matplotlib.
     """
-    try:
-        figures = import_module("matplotlib.figure")
-    except ImportError:
-        raise Unavailable(
-            "plots need matplotlib; install it with: pip install 'game-agent[bench]'"
-        ) from None
+    figures = figure_module()
     num_columns, num_types = len(report.columns), len(report.types)
     heights = [0.6 + 0.32 * num_columns, *([0.9 + 0.3 * num_types] if num_types else [])]
     width = max(7.5, 3.5 + 0.75 * num_columns)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from game_agent.evaluation.records import OnBadData, Record
 from game_agent.evaluation.ways import Way
 from game_agent.model.checkpoint import resolve
 from game_agent.model.runner import ModelRunner, load_runner
+from game_agent.model.spec import load_spec
 from game_agent.runtime import bundled_folder
 
 AT_ONCE = 64
@@ -99,7 +100,7 @@ def evaluate(
     Raises :class:`InvalidInput` for records that cannot be asked (with ``on_bad_data="stop"``) and
     for an answers file of something else, :class:`ModelError` for a folder that cannot be used.
     """
-    _check_names(models)
+    _check(models)
     demonstrations = Demonstrations(
         records if pool is None else pool, settings.demonstrations, settings.seed
     )
@@ -108,25 +109,42 @@ def evaluate(
     bad: list[str] = []
     try:
         for model in models:
-            runner = settings.loading.runner(model)
-            with closing(Engine(runner, EngineSettings(refresh_when_idle=False))) as engine:
-                prompts = Prompts(runner.encoder, settings.wording, demonstrations)
-                asker = Asker(engine, prompts, settings.replying, records)
-                task = _Task(model.name, runner.digest.hex()[:32], asker, file, settings)
+            with _asking(model, settings, records, demonstrations, file) as task:
                 for way in ways:
                     bad += task.run(way, records, progress)
                     wanted += task.answers(way, records)
+            # Before the next one is loaded: two may not fit into memory together.
+            del task
     finally:
         file.close()
     return Result(wanted, bad)
 
 
-def _check_names(models: Sequence[Model]) -> None:
+@contextmanager
+def _asking(
+    model: Model,
+    settings: Settings,
+    records: Sequence[Record],
+    demonstrations: Demonstrations,
+    file: AnswerFile,
+) -> Iterator[_Task]:
+    """The model, loaded."""
+    runner = settings.loading.runner(model)
+    with closing(Engine(runner, EngineSettings(refresh_when_idle=False))) as engine:
+        prompts = Prompts(runner.encoder, settings.wording, demonstrations)
+        asker = Asker(engine, prompts, settings.replying, records)
+        yield _Task(model.name, runner.digest.hex()[:32], asker, file, settings)
+
+
+def _check(models: Sequence[Model]) -> None:
+    """What can be known to be wrong before hours are spent on the first model."""
     names = [model.name for model in models]
     if len({*names}) < len(names):
         raise InvalidInput(
             f"two models have the same name ({', '.join(names)}); write NAME=FOLDER to name one"
         )
+    for model in models:
+        load_spec(model.folder)
 
 
 def _head(settings: Settings, records: Sequence[Record]) -> dict[str, Any]:
