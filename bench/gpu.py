@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 from triton.errors import TritonError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,11 +148,13 @@ def right_backends(report: Report, device: torch.device, smoke: bool) -> list[st
 
 def load(
     report: Report, device: torch.device, backends: list[str], smoke: bool
-) -> tuple[Bench, Bench, LlamaForCausalLM]:
+) -> tuple[Bench, Bench, PreTrainedModel]:
     """(captured passes, eager passes with flash attention where right, Hugging Face's model)."""
     dtype = torch.float32 if smoke else torch.bfloat16
-    sizes = gpu_model.SMOKE_MODEL if smoke else gpu_model.LLAMA_8B
-    model = gpu_model.hugging_face(sizes, device, dtype)
+    config = gpu_model.LLAMA_8B
+    if smoke:
+        config = gpu_model.smaller(config, **gpu_model.SMOKE_SIZES)
+    model = gpu_model.hugging_face(config, device, dtype)
     decoder = gpu_model.decoder_of(model, kernels_for(device, "triton"))
     spec = decoder.spec
     num_pages = 200 if smoke else 3 * max(CONTEXTS) // 2 // 16
@@ -167,7 +169,7 @@ def load(
 
 
 def check_model(
-    report: Report, bench: Bench, eager: Bench, model: LlamaForCausalLM, smoke: bool
+    report: Report, bench: Bench, eager: Bench, model: PreTrainedModel, smoke: bool
 ) -> bool:
     """Logits against Hugging Face's: captured, eager, and in two passes."""
     ways = (("captured", bench, 300), ("eager", eager, 300), ("eager, two passes", eager, 3000))
@@ -186,7 +188,7 @@ def measure_ttft(
     report: Report,
     bench: Bench,
     eager: Bench,
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     contexts: Sequence[int],
     repeats: int,
 ) -> None:

@@ -6,12 +6,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    Qwen3Config,
+)
 
 from game_agent.blocks.pool import PagePool, pages_for
 from game_agent.model.decoder import Decoder
@@ -24,7 +32,7 @@ from game_agent.model.planner import (
     own_segment,
     page_slots,
 )
-from game_agent.model.spec import ModelSpec, RopeSpec
+from game_agent.model.spec import load_spec
 from game_agent.model.weights import LayerWeights, Weights
 from game_agent_kernels import PAGE_TOKENS, Kernels, Segments
 from game_agent_kernels.linear.reference import pack_linear
@@ -42,80 +50,80 @@ ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-LLAMA_8B = {
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-}
-SMOKE_MODEL = {
+LLAMA_8B = LlamaConfig(
+    hidden_size=4096,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    intermediate_size=14336,
+    vocab_size=128256,
+    max_position_embeddings=131072,
+    rope_parameters=ROPE,
+    rms_norm_eps=1e-5,
+    tie_word_embeddings=False,
+)
+QWEN3_8B = Qwen3Config(
+    hidden_size=4096,
+    num_hidden_layers=36,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    head_dim=128,
+    intermediate_size=12288,
+    vocab_size=151936,
+    max_position_embeddings=40960,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    rms_norm_eps=1e-6,
+    tie_word_embeddings=False,
+)
+SMOKE_SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
+    "head_dim": 16,
     "intermediate_size": 32,
     "vocab_size": 64,
 }
+MODELS = {"llama-3.1-8b": LLAMA_8B, "qwen3-8b": QWEN3_8B}
+
+
+def smaller(config: PretrainedConfig, **sizes: object) -> PretrainedConfig:
+    """The same kind of model with other sizes."""
+    values = {k: v for k, v in config.to_dict().items() if k != "layer_types"}
+    return type(config)(**{**values, **sizes})
 
 
 def hugging_face(
-    sizes: dict[str, int], device: torch.device, dtype: torch.dtype
-) -> LlamaForCausalLM:
-    """A llama of these sizes with random weights."""
-    config = LlamaConfig(
-        **sizes,
-        max_position_embeddings=131072,
-        rope_parameters=ROPE,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        attn_implementation="sdpa",
-    )
+    config: PretrainedConfig, device: torch.device, dtype: torch.dtype
+) -> PreTrainedModel:
+    """A model of this configuration with random weights."""
     torch.manual_seed(0)
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            return LlamaForCausalLM(config).eval().requires_grad_(False)
-    finally:
-        torch.set_default_dtype(before)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
+    return model.eval().requires_grad_(False)
 
 
-def decoder_of(model: LlamaForCausalLM, kernels: Kernels) -> Decoder:
+def decoder_of(model: PreTrainedModel, kernels: Kernels) -> Decoder:
     """The runtime's decoder over a packed copy of the same weights."""
-    config = model.config
-    head_dim = config.hidden_size // config.num_attention_heads
-    spec = ModelSpec(
-        model_type="llama",
-        hidden_size=config.hidden_size,
-        num_layers=config.num_hidden_layers,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=head_dim,
-        intermediate_size=config.intermediate_size,
-        vocab_size=config.vocab_size,
-        max_context_tokens=config.max_position_embeddings,
-        norm_eps=config.rms_norm_eps,
-        rope=RopeSpec("llama3", ROPE["rope_theta"], head_dim, ROPE),
-        qkv_bias=False,
-        out_bias=False,
-        mlp_bias=False,
-        qk_norm=False,
-        tied_embeddings=False,
-        stop_token_ids=(),
+    with TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        spec = load_spec(Path(folder))
+    inner = model.model
+    layers = [_layer(layer) for layer in inner.layers]
+    head = pack_linear(model.lm_head.weight)
+    return Decoder(
+        spec, Weights(inner.embed_tokens.weight, layers, inner.norm.weight, head), kernels
     )
-    with torch.no_grad():
-        layers = [_layer(layer) for layer in model.model.layers]
-        inner = model.model
-        head = pack_linear(model.lm_head.weight)
-        weights = Weights(inner.embed_tokens.weight, layers, inner.norm.weight, head)
-    return Decoder(spec, weights, kernels)
 
 
 def _layer(layer: torch.nn.Module) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    norms = {
+        name: getattr(attention, name).weight
+        for name in ("q_norm", "k_norm")
+        if hasattr(attention, name)
+    }
     return LayerWeights(
         input_norm=layer.input_layernorm.weight,
         qkv=pack_linear(torch.cat([p.weight for p in projections])),
@@ -123,6 +131,7 @@ def _layer(layer: torch.nn.Module) -> LayerWeights:
         post_norm=layer.post_attention_layernorm.weight,
         gate_up=pack_linear(torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight])),
         down=pack_linear(mlp.down_proj.weight),
+        **norms,
     )
 
 
@@ -237,7 +246,7 @@ def milliseconds(function: Callable[[], object], repeats: int) -> float:
 
 
 @torch.inference_mode()
-def distance(bench: Bench, model: LlamaForCausalLM, tokens: int) -> float:
+def distance(bench: Bench, model: PreTrainedModel, tokens: int) -> float:
     """1 - cosine between the logits of a causal prefill and Hugging Face's."""
     prompt = Prompt(bench, tokens)
     ids = torch.from_numpy(prompt.tokens.astype(np.int64)).to(bench.device)[None]
@@ -269,7 +278,7 @@ def full_prefill(bench: Bench, context: int, repeats: int) -> float:
 
 
 @torch.inference_mode()
-def hugging_face_prefill(model: LlamaForCausalLM, context: int, repeats: int) -> float:
+def hugging_face_prefill(model: PreTrainedModel, context: int, repeats: int) -> float:
     """The same by Hugging Face's forward with SDPA."""
     vocab = model.config.vocab_size
     ids = torch.randint(0, vocab, (1, context), device=model.device)

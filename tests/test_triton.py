@@ -12,6 +12,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
+PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 INTERPRETED = ["tests/test_triton_kernels.py", "tests/test_graphs_triton.py"]
 OLD_INTERPRETER = (
     np.lib.NumpyVersion(np.__version__) >= "2.4.0"
@@ -23,7 +24,8 @@ OLD_INTERPRETER = (
 @pytest.mark.skipif(OLD_INTERPRETER, reason="this Triton's interpreter needs numpy below 2.4")
 def test_the_kernels_in_the_interpreter(pytestconfig: pytest.Config) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *INTERPRETED],
+        # Triton 3.6 makes scalars of arrays in a way that numpy has announced to end.
+        [*PYTEST, "-W", "ignore:Conversion of an array:DeprecationWarning", *INTERPRETED],
         capture_output=True,
         text=True,
         cwd=pytestconfig.rootpath,
@@ -34,41 +36,18 @@ def test_the_kernels_in_the_interpreter(pytestconfig: pytest.Config) -> None:
     assert "skipped" not in result.stdout
 
 
-COMPILE = """
-import sys
-sys.path[:0] = ["kernels"]
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-from game_agent_kernels.segment_attention.triton import _attend, _merge
-
-def compile(kernel, types, **constants):
-    names = kernel.arg_names[: len(types)]
-    signature = dict(zip(names, types)) | dict.fromkeys(constants, "constexpr")
-    aligned = {(i,): [["tt.divisibility", 16]] for i, t in enumerate(types) if t[0] == "*"}
-    source = ASTSource(kernel, signature, constants, aligned)
-    options = {"num_warps": 8, "num_stages": 3}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
-
-pages = ["*bf16"] * 4
-sizes = dict(heads=32, kv_heads=8, dim=128, packed=128, dim_pad=128)
-made = compile(
-    _attend, [*pages, "*fp32", "*fp32", "*i32", "*fp32", "fp32"],
-    half=64, rotates=True, keys=64, half_pad=64, **sizes,
-)
-ptx = made.asm["ptx"]
-print("wgmma" in ptx, "cp.async.cg.shared.global" in ptx, made.metadata.shared < 227 * 1024)
-compile(_merge, ["*bf16", "*fp32", "*fp32", "*i32"], group_pad=4, **sizes)
-"""
-
-
-def test_attention_compiles_for_hopper(pytestconfig: pytest.Config) -> None:
-    """For tensor cores, with wide asynchronous loads, within a block's shared memory."""
+def test_all_that_a_pass_launches_compiles_for_hopper(pytestconfig: pytest.Config) -> None:
+    """In 16 bits attention is on tensor cores; nothing spills or wants too much shared memory."""
     result = subprocess.run(
-        [sys.executable, "-c", COMPILE],
+        [sys.executable, "bench/compile_triton.py", "--only", "qwen3-8b"],
         capture_output=True,
         text=True,
         cwd=pytestconfig.rootpath,
     )
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert result.stdout.split() == ["True", "True", "True"]
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    kernels = [line for line in result.stdout.splitlines() if line.startswith("- kernel")]
+    names = {line.split()[2].rstrip(";") for line in kernels}
+    assert names == {"_attend", "_merge", "_norm", "_rope_store", "_silu_mul"}
+    attention = [line for line in kernels if "kernel _attend" in line]
+    assert all(line.endswith(("products wgmma", "products mma.sync")) for line in attention)
+    assert any("packed=128" in line and "wgmma" in line for line in attention)

@@ -161,14 +161,22 @@ def _rotary_half(plan: Plan, dim: int) -> int:
     return half
 
 
-@cache
 def _num_stages(device: torch.device) -> int:
-    """Depth of the software pipeline: what the shared memory of a block holds."""
+    """Depth of the software pipeline: what the shared memory of a block holds.
+
+    A tile's keys are found through its page numbers, so two stages are one tile read ahead, and the
+    first of them is the tile at work.
+    """
+    return 5 if shared_bytes(device) >= 160 * 1024 else 3
+
+
+@cache
+def shared_bytes(device: torch.device) -> int:
+    """Shared memory that a block may ask for; 0 where that is not known."""
     if device.type != "cuda":
-        return 2
+        return 0
     properties = torch.cuda.get_device_properties(device)
-    room = getattr(properties, "shared_memory_per_block_optin", 0)
-    return 3 if room >= 160 * 1024 else 2
+    return int(getattr(properties, "shared_memory_per_block_optin", 0))
 
 
 @triton.jit
@@ -245,10 +253,10 @@ def _attend(
         else:
             turned_first = q_first
             turned_second = q_second
+        page = tl.load(record + 3 + places // _PAGE).to(tl.int64)
         # Whole pages of keys are read, so that the mask is constant over 16 places and loads stay
         # wide; what lies behind the last key is taken out of the scores.
         page_mask = places // _PAGE < tl.cdiv(num_keys, _PAGE)
-        page = tl.load(record + 3 + places // _PAGE, mask=page_mask, other=0).to(tl.int64)
         head_at = (page * kv_heads + kv_head) * (dim * _PAGE)
         key_at = head_at + places % _PAGE
         key_mask = pair_mask[:, None] & page_mask[None, :]
@@ -321,7 +329,7 @@ def _merge(
     top = tl.full([group_pad], float("-inf"), tl.float32)
     total = tl.zeros([group_pad], tl.float32)
     acc = tl.zeros([group_pad, dim_pad], tl.float32)
-    for part in range(start, start + num_parts):
+    for part in tl.range(start, start + num_parts, num_stages=4):
         at = (part * kv_heads + kv_head).to(tl.int64) * packed + in_tile
         lse = tl.load(partial_lse + at, mask=member_mask, other=float("-inf"))
         new_top = tl.maximum(top, lse)

@@ -171,7 +171,8 @@ def _tiles(plan: Plan, tiling: Tiling, counts: Ints) -> Ints:
     tiles[:, 1] = np.minimum(seg.lengths[of] - number * tiling.keys, tiling.keys)
     tiles[:, 2] = seg.positions[of] + number * tiling.keys
     places = (seg.page_starts[of] + number * per_tile)[:, None] + np.arange(per_tile)
-    # A last tile may have fewer pages; what stands in for them is never read.
+    # A last tile may have fewer pages. The segment's last one stands in for them: its number is
+    # read, its keys are not read again.
     tiles[:, 3:] = seg.pages[np.minimum(places, seg.page_starts[of + 1][:, None] - 1)]
     return tiles
 
