@@ -30,9 +30,9 @@ def test_the_shape_that_the_bundled_model_knows() -> None:
             "carrying": ["milk"],
         },
         "rooms": {
-            "hallway": {"exits": ["west: kitchen"]},
-            "kitchen": {"exits": ["north: pantry", "east: hallway"]},
-            "pantry": {"exits": ["south: kitchen"]},
+            "hallway": {"exits": {"west": "kitchen"}},
+            "kitchen": {"exits": {"north": "pantry", "east": "hallway"}},
+            "pantry": {"exits": {"south": "kitchen"}},
         },
         "things": {
             "apple": {"on": "table", "kind": "food"},

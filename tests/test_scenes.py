@@ -100,7 +100,7 @@ def test_ways_start_where_the_player_is(seed: int) -> None:
     draft = house(seed)
     rooms = draft.state["rooms"]
     here = draft.state["player"]["at"]
-    exits = dict(text.split(": ") for text in rooms[here]["exits"])
+    exits = rooms[here]["exits"]
     expected = {room: f"The {room} is to the {way}." for way, room in exits.items()}
     far = set(rooms) - {here} - set(exits.values())
     player = draft.state["player"]

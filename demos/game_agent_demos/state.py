@@ -51,10 +51,7 @@ def world_state(facts: Iterable[Fact]) -> State:
     ways = {room: way for way, room in exits[here].items()}
     state: State = {
         "player": {"at": here, "ways": ways, "carrying": carrying},
-        "rooms": {
-            room: {"exits": [f"{way}: {other}" for way, other in exits[room].items()]}
-            for room in sorted(exits)
-        },
+        "rooms": {room: {"exits": exits[room]} for room in sorted(exits)},
         "things": things,
         "doors": _doors(ordered),
         "containers": _containers(ordered),

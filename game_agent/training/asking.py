@@ -28,6 +28,7 @@ SHARES = {
     "it": 0.1,
     "choice": 0.04,
     "several": 0.12,
+    "player": 0.08,
 }
 SEVERAL_BLOCKS = (TWO_FACTS, ORDER, REFERENCE)
 # What the answers of a kind end with, one of few.
@@ -70,12 +71,14 @@ class _Asking:
         ]
         self._closed = [fact for fact in scene.facts if _options(fact)[0]]
         self._several = [fact for fact in scene.facts if fact.skill in SEVERAL_BLOCKS]
+        self._player = [f for f in scene.facts if f.kind == "way" or f.kind.endswith("_player")]
         bases = {
             "absent": scene.absent,
             "request": scene.requests,
             "it": self._named,
             "choice": self._closed,
             "several": self._several,
+            "player": self._player,
         }
         self._sorts = [sort for sort in SHARES if bases.get(sort, True)]
 
@@ -112,9 +115,10 @@ class _Asking:
         if sort == "request":
             fact = pick(self._scene.requests)
             return self._ask(self._wording(fact.kind, fact.subject), fact)
-        if sort == "several":
-            kind = pick(sorted({fact.kind for fact in self._several}))
-            fact = pick([fact for fact in self._several if fact.kind == kind])
+        if sort in ("several", "player"):
+            facts = self._several if sort == "several" else self._player
+            kind = pick(sorted({fact.kind for fact in facts}))
+            fact = pick([fact for fact in facts if fact.kind == kind])
             return self._ask(self._wording(fact.kind, fact.subject), fact)
         return self._choice(pick(self._closed))
 

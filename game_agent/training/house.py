@@ -103,10 +103,6 @@ def _write_state(draft: Draft, house: _House, here: str) -> None:
     draft.rng.shuffle(order)
     house.things = dict(order)
     things: dict[str, Any] = house.things
-    exits = {
-        room: [f"{way}: {other}" for way, other in exits.items()]
-        for room, exits in house.exits.items()
-    }
     player: dict[str, Any] = {"at": here}
     containers: dict[str, Any] = house.containers
     if house.is_joined:
@@ -121,7 +117,7 @@ def _write_state(draft: Draft, house: _House, here: str) -> None:
         }
     state: dict[str, Any] = {
         "player": {**player, "carrying": list(house.carried)},
-        "rooms": {room: {"exits": ways} for room, ways in exits.items()},
+        "rooms": {room: {"exits": ways} for room, ways in house.exits.items()},
         "things": things,
         "doors": house.doors,
         "containers": containers,

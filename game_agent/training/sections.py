@@ -93,7 +93,7 @@ def add_place(draft: Draft) -> None:
             ),
             (
                 ("exits", "ways"),
-                [f"{way}: {place}" for way, place in exits.items()],
+                exits if draft.chance(0.7) else [f"{w}: {place}" for w, place in exits.items()],
                 "exits",
                 f"From the {name} you can go {spoken_exits(exits)}.",
             ),
@@ -290,5 +290,5 @@ def _add_attributes(
         # The first key is the usual one.
         key = keys[0] if draft.chance(0.6) else draft.pick(keys)
         target[key] = value
-        skill = LIST if isinstance(value, list) and len(value) > 1 else ONE_FACT
+        skill = LIST if isinstance(value, list | dict) and len(value) > 1 else ONE_FACT
         draft.tell(kind, subject, answer, skill)
