@@ -44,6 +44,7 @@ prove: $(READY)
 	$(BIN)/python bench/abuse.py --out docs/results/abuse.md
 	$(BIN)/python bench/load.py --layers 4 --out docs/results/load.md
 	$(BIN)/python bench/answers.py --out docs/results/answers.md
+	$(BIN)/python bench/demo.py --out docs/results/demo.md
 	$(BIN)/python bench/soak.py --out docs/results/soak
 
 bench: $(READY)

@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         "text",
         "training",
         "evaluation",
+        "demos",
         "kernels",
     },
     **dict.fromkeys(FOUNDATIONS, FOUNDATIONS),
