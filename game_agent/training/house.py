@@ -174,10 +174,14 @@ def _tell_thing(draft: Draft, house: _House, name: str, entry: dict[str, str]) -
         draft.tell("holder", name, f"You have the {name}.")
         return
     where = next(where for where in ("in", "on", "at") if where in entry)
-    draft.tell("where_thing", name, f"The {name} is {WORD[where]} {the(entry[where])}.")
+    place = f"{WORD[where]} {the(entry[where])}"
+    draft.tell("where_thing", name, f"The {name} is {place}.")
+    if where == "at":
+        draft.tell("thing_room", name, f"The {name} is {place}.")
+        return
+    # The reply says what it takes to get there, so that one look leads to the next.
     room = house.room_of(entry)
-    skill = ONE_FACT if where == "at" else TWO_FACTS
-    draft.tell("thing_room", name, f"The {name} is in the {room}.", skill)
+    draft.tell("thing_room", name, f"The {name} is {place} in the {room}.", TWO_FACTS)
 
 
 WORD = {"in": "in", "on": "on", "at": "in"}
