@@ -9,6 +9,7 @@ GameAgentError
 ├── Unavailable       the runtime cannot serve this now
 │   └── Overloaded    because its queues are full; try again after ``retry_after_ms``
 ├── ModelError        a checkpoint folder cannot be used
+├── TrainingError     a training cannot go on; its last checkpoint is whole
 ├── ProtocolError     a message breaks the wire protocol; ``code`` says how
 ├── ServerError       the server answered a request of this client with an error
 └── RequestTimeout    the server did not answer in time
@@ -85,6 +86,10 @@ class ModelError(GameAgentError):
     """A checkpoint folder cannot be used; the message says which file or key, and what to do."""
 
     code = "invalid"
+
+
+class TrainingError(GameAgentError):
+    """A training cannot go on; its last checkpoint is whole. The message says what to do."""
 
 
 class ProtocolError(GameAgentError):

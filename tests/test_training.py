@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 import random
+import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -16,24 +19,24 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from game_agent.errors import InvalidInput
-from game_agent.training import bundled, presets, schedule
+from game_agent.errors import InvalidInput, TrainingError
+from game_agent.training import bundled, presets, schedule, stream
 from game_agent.training.attention import attend, merge
 from game_agent.training.batches import (
     MAX_POSITIONS,
     Batch,
-    Mix,
     Sample,
     collate,
     encode_scene,
-    make_batch,
     origins,
     random_sample,
 )
 from game_agent.training.card import kind_table, skill_table
+from game_agent.training.curriculum import Mix, make_batch
 from game_agent.training.elementwise import rms_norm, rotate, rotation_table
 from game_agent.training.evaluate import Label, Setting, evaluate, evaluate_all, score_samples
 from game_agent.training.export import export, load_exported
+from game_agent.training.figures import Figures, exact_share
 from game_agent.training.network import Network, NetworkSize
 from game_agent.training.optimizer import MuonAdam, orthogonalise
 from game_agent.training.scene import ONE_FACT, ORDER, SKILLS
@@ -156,6 +159,14 @@ def test_batches_are_as_large_as_asked(tokenizer: Tokenizer) -> None:
     assert 3000 < batch.num_tokens < 8000
 
 
+def test_batches_go_from_process_to_process(samples: list[Sample]) -> None:
+    batch = collate(random.Random(0), samples, full=False, grouped=True)
+    arrived = pickle.loads(pickle.dumps(batch))
+    for field in fields(Batch):
+        one, other = getattr(batch, field.name), getattr(arrived, field.name)
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
 # Operations, each beside what it stands for
 
 
@@ -257,6 +268,27 @@ def test_the_exported_network_is_a_hugging_face_llama(
     )
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_groups_of_samples_give_what_single_samples_give(samples: list[Sample], full: bool) -> None:
+    rng = random.Random(5)
+    mixed = [
+        *samples,
+        *(random_sample(rng, rng.randint(1, 9), rng.randint(1, 7), VOCAB) for _ in range(9)),
+    ]
+    results = []
+    for grouped in (False, True):
+        network = tiny_network()
+        batch = collate(random.Random(0), mixed, full=full, spread=0.5, grouped=grouped)
+        assert bool(batch.group_events) is grouped
+        logits = network(batch)
+        logits.pow(2).mean().backward()
+        gradients = [weight.grad for weight in network.parameters()]
+        results.append([logits.detach(), *(g for g in gradients if g is not None)])
+    assert 1 < len(batch.group_events) < len(mixed)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
 def test_the_exported_tokenizer_loads_in_transformers(tmp_path: Path, tokenizer: Tokenizer) -> None:
     export(tiny_network(), tokenizer, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
@@ -333,6 +365,91 @@ def test_a_budget_of_tokens_does_not_look_at_the_clock(
         assert torch.equal(one, other)
 
 
+def test_other_processes_make_scenes(tiny_preset: presets.Preset, tmp_path: Path) -> None:
+    preset = replace(tiny_preset, num_workers=2)
+    runs = []
+    for name in ("one", "other"):
+        training = bundled.Training(preset, tmp_path / name, clock=StepClock())
+        training.run(schedule.Budget(tokens=3000), lambda _: None)
+        runs.append(training)
+        again = bundled.Training(preset, tmp_path / name, clock=StepClock())
+        assert again.load()
+        again.run(schedule.Budget(tokens=4000), lambda _: None)
+        assert again.num_tokens >= 4000
+    for one, other in zip(*(run.network.parameters() for run in runs), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stream_begins_where_the_training_is(tokenizer: Tokenizer, num_workers: int) -> None:
+    def first(mix: Mix) -> tuple[Batch, str]:
+        scenes = stream.SceneStream(tokenizer.to_str(), 0, mix)
+        return next(iter(scenes.batches(num_workers, pinned=False)))
+
+    assert first(Mix(random_share=1.0, batch_tokens=300))[1] == "random"
+    batch, name = first(Mix(level=6, full_share=0.0, batch_tokens=300))
+    assert name == "block"
+    assert len(batch.context_slots) > 100
+    assert first(Mix(batch_tokens=300, grouped=True))[0].group_events
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_training_that_is_told_to_stop_saves(
+    tiny_preset: presets.Preset, tmp_path: Path, num_workers: int
+) -> None:
+    preset = replace(tiny_preset, num_workers=num_workers)
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        if not lines:
+            os.kill(os.getpid(), signal.SIGTERM)
+        lines.append(line)
+
+    training = bundled.Training(preset, tmp_path, clock=StepClock())
+    with pytest.raises(KeyboardInterrupt):
+        training.run(schedule.Budget(60), log)
+    assert "goes on from here" in lines[-1]
+    again = bundled.Training(preset, tmp_path, clock=StepClock())
+    assert again.load()
+    assert again.num_steps == training.num_steps == 10
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_figures_that_are_fetched_seldom_are_the_same() -> None:
+    rng = random.Random(0)
+    often, seldom = Figures(), Figures(fetch_every=4)
+    for step in range(1, 11):
+        name, loss, right = rng.choice(["block", "full", "random"]), rng.random(), rng.random()
+        for figures in (often, seldom):
+            figures.note(name, torch.tensor(loss), torch.tensor(right))
+        assert (often.values == seldom.values) is (step % 4 == 0)
+    seldom.fetch()
+    assert often.values == seldom.values
+    seldom.note("full", torch.tensor(float("nan")), torch.tensor(0.0))
+    with pytest.raises(TrainingError, match="not a number"):
+        seldom.fetch()
+
+
+def test_replies_are_right_as_a_whole_in_training(samples: list[Sample]) -> None:
+    batch = collate(random.Random(0), samples, full=False)
+    logits = F.one_hot(batch.labels, VOCAB).float()
+    assert exact_share(logits, batch) == 1
+    logits[(batch.label_questions == 2).nonzero()[-1]] *= -1
+    assert exact_share(logits, batch) == pytest.approx(14 / 15)
+
+
+def test_a_diverged_training_keeps_its_checkpoint(
+    tiny_preset: presets.Preset, tmp_path: Path
+) -> None:
+    training = bundled.Training(tiny_preset, tmp_path, clock=StepClock())
+    training.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    torch.nn.init.constant_(training.network.lm_head.weight, float("nan"))
+    with pytest.raises(TrainingError):
+        training.run(schedule.Budget(0.25), lambda _: None)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
 def test_another_size_does_not_resume(tiny_preset: presets.Preset, tmp_path: Path) -> None:
     bundled.Training(tiny_preset, tmp_path, clock=StepClock()).save()
     larger = replace(tiny_preset, size=replace(TINY, num_layers=4))
@@ -350,7 +467,7 @@ def test_a_causal_only_run_makes_no_other_batches(
         names.append((mix.full_share, name))
         return batch, name
 
-    monkeypatch.setattr(bundled, "make_batch", noted)
+    monkeypatch.setattr(stream, "make_batch", noted)
     training = bundled.Training(tiny_preset, tmp_path, clock=StepClock(), causal_only=True)
     training.run(schedule.Budget(0.25), lambda _: None)
     assert {share for share, _ in names} == {1.0}
@@ -369,7 +486,7 @@ def test_a_causal_only_run_is_promoted_by_full_mode_alone(
         training = bundled.Training(
             tiny_preset, tmp_path, clock=StepClock(), causal_only=causal_only
         )
-        training.figures["full"] = 0.9
+        training.figures.values["full"] = 0.9
         for _ in range(62):
             training._promote(0.0)
         assert training.level == level
@@ -405,6 +522,41 @@ def test_random_batches_stop() -> None:
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="'tpu'.*cpu, gpu"):
         bundled.train_bundled("tpu", tmp_path)
+
+
+def test_no_time_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="more than 0"):
+        bundled.train_bundled("cpu", tmp_path, tokens=0)
+
+
+def test_a_tokenizer_is_kept_with_its_checkpoint_only(
+    tiny_preset: presets.Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(presets.PRESETS, "cpu", tiny_preset)
+    out, work = tmp_path / "out", tmp_path / "work"
+
+    def train(**options: object) -> bytes:
+        bundled.train_bundled(
+            "cpu",
+            out,
+            work=work,
+            minutes=0.001,
+            measure=False,
+            log=lambda _: None,
+            **options,  # type: ignore[arg-type]
+        )
+        return (out / "tokenizer.json").read_bytes()
+
+    first = train()
+    (work / "tokenizer.json").write_text(
+        (work / "tokenizer.json").read_text("utf-8") + " ", "utf-8"
+    )
+    assert train() == first
+    assert (work / "tokenizer.json").read_text("utf-8").endswith(" ")
+    (out / "README.md").write_text("of other weights", "utf-8")
+    assert train(resume=False, seed=1) != first
+    assert not (out / "README.md").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "work"]
 
 
 def test_the_whole_way_to_a_model_card(

@@ -33,7 +33,9 @@ def partition(
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and the finished model.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of the finished model; OUT-training gets its checkpoint.")
+    ],
     preset: Annotated[str, typer.Option(help="cpu or gpu.")] = "cpu",
     minutes: Annotated[
         Optional[float],  # noqa: UP045
@@ -43,7 +45,7 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Train so many tokens, whatever time that takes."),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in OUT.")] = True,
+    resume: Annotated[bool, typer.Option(help="Go on from what is in OUT-training.")] = True,
     causal_only: Annotated[
         bool, typer.Option("--causal-only", help="No block mask: a stand-in for stock models.")
     ] = False,

@@ -13,7 +13,7 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, is_causal: bool
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, is_causal: bool, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         scale = q.shape[-1] ** -0.5
         scores = (q * scale) @ k.mT
@@ -21,6 +21,9 @@ class _Attend(torch.autograd.Function):
             size = scores.shape[-1]
             later = torch.ones(size, size, dtype=torch.bool, device=q.device).triu_(1)
             scores.masked_fill_(later, float("-inf"))
+        if lengths is not None:
+            places = torch.arange(scores.shape[-1], device=q.device)
+            scores.masked_fill_(places >= lengths[:, None, None, None], float("-inf"))
         highest = scores.amax(-1, keepdim=True)
         weights = scores.sub_(highest).exp_()
         total = weights.sum(-1, keepdim=True).float()
@@ -31,7 +34,7 @@ class _Attend(torch.autograd.Function):
         return out, highest + total.log()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, weights, out = ctx.saved_tensors
         d_out, d_lse = gradients
         # d lse / d score is the weight itself, so it joins the usual correction term.
@@ -39,15 +42,18 @@ class _Attend(torch.autograd.Function):
         d_scores = d_out @ v.mT
         d_scores.sub_(shift.to(q.dtype)).mul_(weights)
         scale = q.shape[-1] ** -0.5
-        return (d_scores @ k) * scale, (d_scores.mT @ q) * scale, weights.mT @ d_out, None
+        return (d_scores @ k) * scale, (d_scores.mT @ q) * scale, weights.mT @ d_out, None, None
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool) -> tuple[Tensor, Tensor]:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, is_causal: bool, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """q [..., heads, E, dim], k and v [..., heads, K, dim] -> (output like q, lse [..., E, 1]).
 
-    Differentiable in both results. ``is_causal`` needs E = K.
+    Differentiable in both results. ``is_causal`` needs E = K. With ``lengths`` [n], each at least
+    1, the first dimension is n, and only so many keys of each are seen.
     """
-    out, lse = _Attend.apply(q, k, v, is_causal)  # type: ignore[no-untyped-call]
+    out, lse = _Attend.apply(q, k, v, is_causal, lengths)  # type: ignore[no-untyped-call]
     return out, lse
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,8 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from game_agent.training.asking import make_questions
-from game_agent.training.names import Split
 from game_agent.training.scene import Question
-from game_agent.training.scenes import make_scene
+from game_agent.training.tables import alike, doubling, frame_tables, padded, slots_of
 from game_agent.training.tokens import BLOCK, END, EVENT, REPLY
 
 MAX_POSITIONS = 16384
@@ -44,14 +43,21 @@ class Batch:
     and each event with its reply. Events attend to their sample's context as well.
 
     tokens, positions:  [T] int64
-    context_frames:     tables [F, L] int64 of the rows of frames of like length, padded with row 0
+    context_frames:     tables [F, L] int64 of the rows of frames of like length, padded with the
+                        last row of each
     context_slots:      [C] int64, where each context token stands in the flattened tables
     event_frames:       as context_frames, rows counted from C
     event_slots:        [T - C] int64
     lengths:            per sample (context tokens, event tokens), which follow one another
+    group_contexts:     tables [n, K] int64 of the context rows of n samples of like lengths, padded
+                        with the last one of each; empty: samples are computed one by one
+    group_events:       tables [n, E] int64 of their event rows, counted from C, padded likewise
+    group_lengths:      [n] int64 each, context tokens
+    group_slots:        [T - C] int64, where each event token stands in flattened ``group_events``
     label_rows:         [N] int64, event rows, counted from C, whose next token is a reply's
     labels:             [N] int64
     label_questions:    [N] int64, the question, counted over the batch, that each belongs to
+    num_questions:      how many there are
     """
 
     tokens: Tensor
@@ -61,23 +67,55 @@ class Batch:
     event_frames: list[Tensor]
     event_slots: Tensor
     lengths: list[tuple[int, int]]
+    group_contexts: list[Tensor]
+    group_events: list[Tensor]
+    group_lengths: list[Tensor]
+    group_slots: Tensor
     label_rows: Tensor
     labels: Tensor
     label_questions: Tensor
+    num_questions: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same on ``device``."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.to(device)
-            elif name.endswith("_frames"):
-                values[name] = [table.to(device) for table in value]
-        return Batch(**values)
+        """The same on ``device``; from pinned memory without waiting for it."""
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same in memory that a GPU reads by itself; torch's ``DataLoader`` calls this."""
+        return self._changed(Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(**_changed(self._values, change))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As arrays: tensors would go from process to process in shared memory, of which containers
+        # have little, with a file descriptor each.
+        return _from_arrays, (_changed(self._values, Tensor.numpy),)
+
+    @property
+    def _values(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def num_tokens(self) -> int:
         return len(self.tokens)
+
+
+def _from_arrays(values: dict[str, Any]) -> Batch:
+    return Batch(**_changed(values, torch.from_numpy))
+
+
+def _changed(values: dict[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Fields of a batch with all tensors, or arrays, changed."""
+    tables = ("_frames", "group_contexts", "group_events", "group_lengths")
+    return {
+        name: [change(table) for table in value]
+        if name.endswith(tables)
+        else change(value)
+        if isinstance(value, Tensor | np.ndarray)
+        else value
+        for name, value in values.items()
+    }
 
 
 def encode_scene(
@@ -129,15 +167,22 @@ def origins(rng: random.Random, lengths: Sequence[int], spread: bool) -> list[in
 
 
 def collate(
-    rng: random.Random, samples: Sequence[Sample], *, full: bool, spread: float = 0.0
+    rng: random.Random,
+    samples: Sequence[Sample],
+    *,
+    full: bool,
+    spread: float = 0.0,
+    grouped: bool = False,
 ) -> Batch:
     """Pack ``samples``; ``full`` is plain causal attention, else each block is encoded alone.
 
-    ``spread`` is the share of samples with gaps between their blocks.
+    ``spread`` is the share of samples with gaps between their blocks. ``grouped``: samples of like
+    lengths are computed together, padded. A GPU wants that, as its time goes by the number of
+    operations; on a CPU it costs more than it saves.
     """
     context, events = _Rows(), _Rows()
     frames: list[range] = []
-    lengths = []
+    halves: list[tuple[range, range]] = []
     for sample in samples:
         starts = origins(rng, [len(block) for block in sample.blocks], rng.random() < spread)
         rows = [
@@ -145,22 +190,37 @@ def collate(
         ]
         whole = range(rows[0].start, rows[-1].stop)
         frames += [whole] if full else rows
-        event_rows = _add_events(events, sample, starts[-1])
-        lengths.append((len(whole), len(event_rows)))
-    context_frames, context_slots = _tables(frames)
-    event_frames, event_slots = _tables(events.frames)
+        halves.append((whole, _add_events(events, sample, starts[-1])))
+    context_frames, context_slots = frame_tables(frames)
+    event_frames, event_slots = frame_tables(events.frames)
     return Batch(
         tokens=_tensor([*context.tokens, *events.tokens]),
         positions=_tensor([*context.positions, *events.positions]),
-        context_frames=context_frames,
-        context_slots=context_slots,
-        event_frames=event_frames,
-        event_slots=event_slots,
-        lengths=lengths,
+        context_frames=list(map(_tensor, context_frames)),
+        context_slots=_tensor(context_slots),
+        event_frames=list(map(_tensor, event_frames)),
+        event_slots=_tensor(event_slots),
+        lengths=[(len(contexts), len(asked)) for contexts, asked in halves],
+        **_groups(halves if grouped else []),
         label_rows=_tensor(events.label_rows),
         labels=_tensor(events.labels),
         label_questions=_tensor(events.label_questions),
+        num_questions=len(events.frames),
     )
+
+
+def _groups(halves: Sequence[tuple[range, range]]) -> dict[str, Any]:
+    """The fields that begin with ``group_``, from the context rows and event rows of samples."""
+    groups = alike([(doubling(contexts), doubling(events)) for contexts, events in halves])
+    contexts = [[halves[i][0] for i in group] for group in groups]
+    events = [[halves[i][1] for i in group] for group in groups]
+    tables = list(map(padded, events))
+    return {
+        "group_contexts": [_tensor(padded(group)) for group in contexts],
+        "group_events": list(map(_tensor, tables)),
+        "group_lengths": [_tensor(list(map(len, group))) for group in contexts],
+        "group_slots": _tensor(slots_of(events, tables)),
+    }
 
 
 class _Rows:
@@ -195,96 +255,3 @@ def _add_events(events: _Rows, sample: Sample, start: int) -> range:
 
 def _tensor(values: Ids | npt.NDArray[np.integer]) -> Tensor:
     return torch.from_numpy(np.asarray(values, np.int64))
-
-
-def _tables(frames: Sequence[range]) -> tuple[list[Tensor], Tensor]:
-    """Frames in padded tables, one for each doubling of length, and the slot of each row.
-
-    Frames cover rows 0 … n - 1 without overlap.
-    """
-    groups: dict[int, list[range]] = {}
-    for frame in frames:
-        groups.setdefault((max(len(frame), 16) - 1).bit_length(), []).append(frame)
-    slots = np.empty(sum(map(len, frames)), np.int64)
-    tables, first = [], 0
-    for _, group in sorted(groups.items()):
-        longest = max(map(len, group))
-        table = np.zeros((len(group), longest), np.int64)
-        for i, frame in enumerate(group):
-            table[i, : len(frame)] = frame
-            start = first + i * longest
-            slots[frame.start : frame.stop] = range(start, start + len(frame))
-        tables.append(_tensor(table))
-        first += table.size
-    return tables, _tensor(slots)
-
-
-@dataclass(frozen=True)
-class Level:
-    """A step of the curriculum: how many blocks a scene has, and how many questions on it.
-
-    share: of the batches, beside the other levels reached; the highest one gets it twice
-    """
-
-    fewest_blocks: int
-    most_blocks: int
-    num_questions: int
-    share: float
-
-
-LEVELS = (
-    Level(2, 3, 16, 0.7),
-    Level(2, 5, 20, 1.2),
-    Level(4, 9, 28, 2.0),
-    Level(8, 16, 32, 2.0),
-    Level(14, 28, 40, 2.0),
-    Level(24, 44, 48, 1.5),
-    Level(40, 100, 56, 0.8),
-    Level(100, 320, 64, 0.05),
-)
-MAX_FULL_LEVEL = 5  # causal attention over longer contexts would take most of the time
-
-
-def draw_level(rng: random.Random, top: int) -> Level:
-    """One of the levels up to ``top``."""
-    shares = [level.share for level in LEVELS[: top + 1]]
-    shares[-1] *= 2
-    return rng.choices(LEVELS[: top + 1], shares)[0]
-
-
-@dataclass(frozen=True)
-class Mix:
-    """What batches are made of at a moment of training.
-
-    random_share: batches of random tokens; full_share: batches in full mode
-    """
-
-    level: int = 0
-    random_share: float = 0.0
-    full_share: float = 0.4
-    spread: float = 0.5
-    batch_tokens: int = 8192
-
-
-def make_batch(
-    rng: random.Random, tokenizer: Tokenizer, mix: Mix, split: Split = "train"
-) -> tuple[Batch, str]:
-    """A batch of about ``mix.batch_tokens``, and its name for the log: random, full or block."""
-    full = rng.random() < mix.full_share
-    level = draw_level(rng, min(mix.level, MAX_FULL_LEVEL if full else len(LEVELS) - 1))
-    is_random = rng.random() < mix.random_share
-    samples: list[Sample] = []
-    num_tokens = 0
-    while num_tokens < mix.batch_tokens * 0.85:
-        num_blocks = rng.randint(level.fewest_blocks, level.most_blocks)
-        if is_random:
-            sample = random_sample(rng, num_blocks, level.num_questions, tokenizer.get_vocab_size())
-        else:
-            scene = make_scene(rng, num_blocks, split)
-            questions = make_questions(rng, scene, level.num_questions)
-            sample = encode_scene(tokenizer, scene.blocks, questions)
-        samples.append(sample)
-        num_tokens += sum(map(len, sample.blocks))
-        num_tokens += sum(len(event) + len(reply) for event, reply in sample.questions)
-    batch = collate(rng, samples, full=full, spread=mix.spread)
-    return batch, "random" if is_random else "full" if full else "block"

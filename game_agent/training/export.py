@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,27 +15,27 @@ from game_agent.training.tokens import END, PAD, SPECIALS
 
 
 def export(network: Network, tokenizer: Tokenizer, folder: Path) -> None:
-    """Write ``config.json``, fp16 weights and the tokenizer; LlamaForCausalLM loads them."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``config.json``, fp16 weights and the tokenizer; LlamaForCausalLM loads them.
+
+    Files are put into place when all of them are whole.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
     weights = {
         name: weight.detach().to("cpu", torch.float16).contiguous()
         for name, weight in network.state_dict().items()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _config(network.size))
-    _write_json(folder / "generation_config.json", {"eos_token_id": END, "pad_token_id": PAD})
-    tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "bos_token": None,
-            "eos_token": SPECIALS[END],
-            "pad_token": SPECIALS[PAD],
-            "model_max_length": network.size.max_positions,
-            "clean_up_tokenization_spaces": False,
-        },
-    )
+    save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+    _write_json(part / "config.json", _config(network.size))
+    _write_json(part / "generation_config.json", {"eos_token_id": END, "pad_token_id": PAD})
+    tokenizer.save(str(part / "tokenizer.json"))
+    _write_json(part / "tokenizer_config.json", _tokenizer_config(network.size))
+    folder.mkdir(exist_ok=True)
+    # Where it is, so is all else.
+    for path in sorted(part.iterdir(), key=lambda path: path.name == "config.json"):
+        path.replace(folder / path.name)
+    part.rmdir()
 
 
 def load_exported(folder: Path) -> tuple[Network, Tokenizer]:
@@ -59,6 +60,17 @@ def load_exported(folder: Path) -> tuple[Network, Tokenizer]:
 
 def _write_json(path: Path, value: dict[str, object]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
+
+
+def _tokenizer_config(size: NetworkSize) -> dict[str, object]:
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": SPECIALS[END],
+        "pad_token": SPECIALS[PAD],
+        "model_max_length": size.max_positions,
+        "clean_up_tokenization_spaces": False,
+    }
 
 
 def _config(size: NetworkSize) -> dict[str, object]:

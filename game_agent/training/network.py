@@ -61,7 +61,8 @@ class Attention(nn.Module):
             [len(batch.context_slots), len(batch.event_slots)]
         )
         own = _within(events, batch.event_frames, batch.event_slots)
-        out = merge(own, _across(events, context, batch.lengths))
+        across = _across_groups if batch.group_events else _across
+        out = merge(own, across(events, context, batch))
         if not events_only:
             context_out, _ = _within(context, batch.context_frames, batch.context_slots)
             out = torch.cat([context_out, out])
@@ -91,12 +92,10 @@ def _within(qkv: Tensor, frames: list[Tensor], slots: Tensor) -> tuple[Tensor, T
     return torch.cat(outs).index_select(0, slots), torch.cat(lses).index_select(0, slots)
 
 
-def _across(
-    events: Tensor, context: Tensor, lengths: list[tuple[int, int]]
-) -> tuple[Tensor, Tensor]:
+def _across(events: Tensor, context: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Attention of each sample's events to its context: -> (output, lse) of all event rows."""
-    contexts = context[:, 1:].split([length for length, _ in lengths])
-    queries = events[:, 0].split([length for _, length in lengths])
+    contexts = context[:, 1:].split([length for length, _ in batch.lengths])
+    queries = events[:, 0].split([length for _, length in batch.lengths])
     outs, lses = [], []
     for q, kv in zip(queries, contexts, strict=True):
         k, v = kv.permute(1, 2, 0, 3).unbind()
@@ -104,6 +103,22 @@ def _across(
         outs.append(out.transpose(0, 1))
         lses.append(lse.transpose(0, 1))
     return torch.cat(outs), torch.cat(lses)
+
+
+def _across_groups(events: Tensor, context: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The same in few operations: samples of like lengths together."""
+    queries, keys_values = events[:, 0], context[:, 1:]
+    outs, lses = [], []
+    tables = zip(batch.group_contexts, batch.group_events, batch.group_lengths, strict=True)
+    for contexts, asked, lengths in tables:
+        kv = keys_values.index_select(0, contexts.flatten()).unflatten(0, contexts.shape)
+        q = queries.index_select(0, asked.flatten()).unflatten(0, asked.shape)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind()
+        out, lse = attend(q.transpose(1, 2), k, v, is_causal=False, lengths=lengths)
+        outs.append(out.transpose(1, 2).flatten(0, 1))
+        lses.append(lse.transpose(1, 2).flatten(0, 1))
+    slots = batch.group_slots
+    return torch.cat(outs).index_select(0, slots), torch.cat(lses).index_select(0, slots)
 
 
 class Mlp(nn.Module):
