@@ -37,10 +37,8 @@ class RequestUsage(Protocol):
     def total_ms(self) -> float: ...
 
 
-_SUMMED = (
-    *("cached_tokens", "encoded_tokens", "prefill_tokens", "generated_tokens"),
-    *("flops", "full_flops"),
-)
+_FLOPS = ("flops", "full_flops")
+_SUMMED = ("cached_tokens", "encoded_tokens", "prefill_tokens", "generated_tokens", *_FLOPS)
 _BLOCKS = {"blocks_asked": "blocks", "blocks_encoded": "blocks_encoded"}
 # Quantiles are of the latest requests, so that they show the present.
 _WINDOW = 1024
@@ -107,6 +105,8 @@ class EngineMetrics:
         """
         with self._lock:
             out: dict[str, object] = dict(self._counts)
+            # A large model passes 2^64, the end of MessagePack's whole numbers, within hours.
+            out.update({name: float(self._counts[name]) for name in _FLOPS if name in out})
             out["histograms"] = {name: each.as_map() for name, each in self._histograms.items()}
             recent = np.array(self._ttft_ms)
         if len(recent):

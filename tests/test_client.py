@@ -7,13 +7,14 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fakes import FakeRuntime
-from serving import running
+from serving import free_endpoint, running
 
 from game_agent.agents.budget import MemoryBudget
-from game_agent.client import AsyncClient, Client
+from game_agent.client import AsyncClient, AsyncStream, Client
 from game_agent.client.core import Core
 from game_agent.errors import InvalidInput, RequestTimeout, ServerError, TooLarge
 from game_agent.protocol.codec import encode
@@ -145,6 +146,55 @@ def test_no_answer_is_a_clear_timeout() -> None:
         client.ping()
 
 
+def test_a_stream_may_be_waited_for_again_and_fails_again() -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server, Client(server.endpoint) as client:
+        stream = client.stream("ann", "x")
+        client.ping()
+        client.timeout_s = 0.05
+        with pytest.raises(RequestTimeout):
+            stream.result()
+        client.timeout_s = 20.0
+        runtime.finish()
+        assert stream.result().text == stream.result().text == "ann heard x."
+        wrong = client.stream("nobody", "x")
+        for _ in range(2):
+            with pytest.raises(ServerError, match="nobody"):
+                wrong.result()
+
+
+def test_what_nobody_can_ask_for_any_more_is_not_collected() -> None:
+    runtime = FakeRuntime()
+    with running(runtime) as server, Client(server.endpoint) as client:
+        stream = client.stream("ann", "x")
+        ask: dict[str, Any] = {"agent": "ann", "event": "y", "stream": True}
+        tick = client.tick("w", 1, asks=[ask])
+        assert len(client._core.unanswered()) == 2
+        del stream, tick
+        runtime.finish()
+        client.ping()
+        assert client._core.unanswered() == []
+        assert client._core._arrived == {}
+
+
+def test_what_could_not_be_sent_is_not_sent_later() -> None:
+    runtime, endpoint = FakeRuntime(), free_endpoint()
+    ask: dict[str, Any] = {"agent": "ann", "event": "y"}
+    with Client(endpoint, timeout_s=0.05) as client:
+        for send in (
+            lambda: client.world_patch("w", merge={"b": 1}),
+            lambda: client.stream("ann", "x"),
+            lambda: client.tick("w", 1, merge={"b": 1}, asks=[ask]),
+        ):
+            with pytest.raises(RequestTimeout):
+                send()
+        assert client._core.unanswered() == []
+        client.timeout_s = 20.0
+        with running(runtime, bind=endpoint):
+            client.ping()
+            assert (runtime.worlds["w"].seq, runtime.asks) == (0, [])
+
+
 def test_reconnecting_brings_the_answers_back() -> None:
     runtime = FakeRuntime()
     with running(runtime) as server, Client(server.endpoint) as client:
@@ -233,6 +283,52 @@ def test_async_waiting_can_be_given_up_and_reconnected() -> None:
             client.timeout_s = 0.05
             with pytest.raises(RequestTimeout):
                 await client.ask("ann", "w")
+
+    with running(runtime) as server:
+        asyncio.run(play(server.endpoint))
+
+
+def test_async_an_answer_may_be_given_up_cancelled_and_read() -> None:
+    runtime = FakeRuntime()
+
+    async def play(endpoint: str) -> None:
+        async with AsyncClient(endpoint) as client:
+            stream = await client.stream("ann", "x")
+            await client.ping()
+            runtime.step()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(stream.result(), 0.05)
+            assert await stream.cancel()
+            assert (await stream.result()).text == "ann "
+
+    with running(runtime) as server:
+        asyncio.run(play(server.endpoint))
+
+
+def test_async_others_wait_while_a_connection_is_replaced() -> None:
+    runtime = FakeRuntime()
+
+    async def play(endpoint: str) -> None:
+        async with AsyncClient(endpoint) as client:
+            await client.hello()
+
+            async def ask_on() -> list[AsyncStream]:
+                streams = []
+                for number in range(20):
+                    streams.append(await client.stream("ann", str(number)))
+                    await client.ping()
+                return streams
+
+            others = [asyncio.create_task(ask_on()) for _ in range(4)]
+            for _ in range(3):
+                await asyncio.sleep(0.01)
+                assert await client.reconnect()
+            all_streams = await asyncio.gather(*others)
+            runtime.finish()
+            for streams in all_streams:
+                for number, stream in enumerate(streams):
+                    assert (await stream.result()).text == f"ann heard {number}."
+            assert len(runtime.asks) == 80
 
     with running(runtime) as server:
         asyncio.run(play(server.endpoint))

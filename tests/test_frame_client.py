@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import msgpack
 import pytest
+import zmq
 from conformance.cable import Cable
 from fakes import FakeRuntime
 from serving import PATIENCE_S, free_endpoint, running
 
-from game_agent.client import FrameClient, calls
+from game_agent.client import Client, FrameClient, Pending, calls
 from game_agent.client.frame import MAX_UNSENT, SILENCE_S
 from game_agent.clock import FakeClock
-from game_agent.errors import InvalidInput, Overloaded, ServerError, Unavailable
+from game_agent.errors import InvalidInput, Overloaded, ProtocolError, ServerError, Unavailable
 
 
 def poll_until(client: FrameClient, condition: Callable[[], bool]) -> None:
@@ -106,6 +109,54 @@ def test_a_cut_connection_is_resumed_and_nothing_is_done_twice() -> None:
         assert tick.asks[0].result().text == "ann heard y."
         assert len(runtime.asks) == 2
         assert runtime.worlds["w"].seq == late.result()["seq"] == 2
+
+
+@pytest.mark.parametrize("is_start_first", [True, False])
+def test_after_a_loading_screen_a_forgotten_session_shows(is_start_first: bool) -> None:
+    runtime, clock, server_clock = FakeRuntime(), FakeClock(), FakeClock()
+    with (
+        running(runtime, clock=server_clock) as server,
+        FrameClient(server.endpoint, clock=clock) as client,
+        Client(server.endpoint) as other,
+    ):
+        lost = client.ask("ann", "x")
+        poll_until(client, lambda: len(runtime.asks) == 1)
+        for _ in range(14):
+            server_clock.advance(5.0)
+            other.ping()
+        clock.advance(70.0)
+        late = client.start(calls.ping()) if is_start_first else None
+        poll_until(client, lambda: lost.is_done)
+        assert isinstance(lost.error, Unavailable)
+        late = late or client.start(calls.ping())
+        poll_until(client, lambda: late.is_done)
+        assert late.error is None
+
+
+def test_what_ended_is_told_though_the_server_says_nonsense_then() -> None:
+    router: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    with router, FrameClient(f"tcp://127.0.0.1:{port}") as client:
+        poll_until(client, lambda: router.poll(0) != 0)
+        peer, hello = router.recv_multipart()
+        told = {"session": "s", "resumed": False, "limits": {"max_frame_bytes": 9999}}
+        ok = {"v": 1, "ev": "ok", "expiry_ms": 60_000, **told}
+        router.send_multipart([peer, msgpack.packb({**ok, "id": msgpack.unpackb(hello)["id"]})])
+        poll_until(client, lambda: client.is_connected)
+        ping = client.start(calls.ping())
+        client.poll()
+        request = msgpack.unpackb(router.recv_multipart()[1])
+        router.send_multipart([peer, msgpack.packb({"v": 1, "id": request["id"], "ev": "ok"})])
+        router.send_multipart([peer, b"\xc1"])
+        ended: list[Pending[Any]] = []
+        give_up_s, num_errors = time.monotonic() + PATIENCE_S, 0
+        while not (ended and num_errors):
+            assert time.monotonic() < give_up_s
+            try:
+                ended += client.poll()
+            except ProtocolError:
+                num_errors += 1
+        assert ended == [ping]
 
 
 def test_a_server_that_forgot_the_session_fails_what_was_sent_and_gets_what_was_not() -> None:

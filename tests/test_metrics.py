@@ -20,6 +20,7 @@ from serving import running
 from game_agent.client import Client
 from game_agent.errors import InvalidInput, Unavailable
 from game_agent.metrics import BOUNDS_S, EngineMetrics, Histogram
+from game_agent.protocol.codec import decode_reply, encode
 from game_agent.server import ServerSettings
 from game_agent.server.logs import JsonFormatter, set_up_logs
 from game_agent.server.metrics_http import MetricsServer
@@ -64,6 +65,14 @@ def metrics() -> Iterator[tuple[EngineMetrics, MetricsServer, dict[str, bool]]]:
     server = MetricsServer(0, lambda: {**figures.snapshot(), **extra}, lambda: health["ok"])
     yield figures, server, health
     server.close()
+
+
+def test_figures_of_a_large_model_can_be_told_after_months() -> None:
+    figures = EngineMetrics()
+    for _ in range(3):
+        figures.count_request("stop", SomeUsage(flops=2**62, full_flops=2**63))
+    told = decode_reply(encode({"v": 1, **figures.snapshot()}))
+    assert (told["flops"], told["full_flops"]) == (3.0 * 2**62, 3.0 * 2**63)
 
 
 def test_the_fields_names(metrics: tuple[EngineMetrics, MetricsServer, dict[str, bool]]) -> None:

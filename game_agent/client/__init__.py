@@ -7,14 +7,18 @@ from game_agent.client.core import Answer
 from game_agent.client.frame import FrameClient
 from game_agent.client.pending import Pending, PendingTick
 from game_agent.client.socket import CurveKeys
+from game_agent.client.stream import AsyncStream, Stream, Tick
 
 __all__ = [
     "Answer",
     "AsyncClient",
+    "AsyncStream",
     "Client",
     "CurveKeys",
     "FrameClient",
     "Pending",
     "PendingTick",
+    "Stream",
+    "Tick",
     "calls",
 ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, TypeVar, Unpack
 
 import zmq
@@ -14,11 +14,12 @@ from game_agent.client import calls
 from game_agent.client.calls import AskFields, Call
 from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
 from game_agent.client.socket import CurveKeys, configure, timeout_error
+from game_agent.client.stream import AsyncStream, Tick
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
 POLL_MS = 250
-"""How long a reader holds on to a socket that ``reconnect`` may have replaced."""
+"""How long who reads or sends holds on to a socket that ``reconnect`` may want to replace."""
 
 
 class AsyncClient:
@@ -42,6 +43,8 @@ class AsyncClient:
         self._socket = self._connect()
         # Whoever waits reads for all; the lock is fair, so a reply gets to its reader at once.
         self._reading = asyncio.Lock()
+        # On a new connection nobody may send before it has said hello.
+        self._sending = asyncio.Lock()
 
     def close(self) -> None:
         self._context.destroy(linger=0)
@@ -58,14 +61,15 @@ class AsyncClient:
         return reply
 
     async def reconnect(self) -> bool:
-        waiting = dict.fromkeys(sent.frame for sent in self._core.unanswered())
-        old, self._socket = self._socket, self._connect()
-        async with self._reading:
-            old.close(linger=0)
-        reply = await self._do(calls.hello(None, self._core.session))
-        self._core.welcome(reply)
-        for frame in waiting if reply["resumed"] else ():
-            await self._send(frame)
+        async with self._sending:
+            waiting = dict.fromkeys(sent.frame for sent in self._core.unanswered())
+            old, self._socket = self._socket, self._connect()
+            async with self._reading:
+                old.close(linger=0)
+            reply = await self._do(calls.hello(None, self._core.session), is_turn=True)
+            self._core.welcome(reply)
+            for frame in waiting if reply["resumed"] else ():
+                await self._send(frame, is_turn=True)
         return bool(reply["resumed"])
 
     async def ping(self) -> None:
@@ -181,8 +185,9 @@ class AsyncClient:
     ) -> AsyncStream:
         call = calls.ask(agent, event, options, True if by == "token" else "sentence")
         sent = self._core.request(call.op, call.fields)
-        await self._send(sent.frame)
-        return AsyncStream(self, sent.id)
+        with self._core.giving_up(sent.id):
+            await self._send(sent.frame)
+        return self._stream(sent.id)
 
     async def tick(
         self,
@@ -193,17 +198,13 @@ class AsyncClient:
         merge: Mapping[str, Any] | None = None,
         seq: int | None = None,
         asks: Sequence[Mapping[str, Any]] = (),
-    ) -> AsyncTick:
+    ) -> Tick[AsyncStream]:
         call = calls.tick(world, tick, patch, merge, seq)
         sent, ask_ids = self._core.tick(call.fields, asks)
-        try:
+        with self._core.giving_up(sent.id, *ask_ids):
             await self._send(sent.frame)
             reply = call.read(await self._wait(sent.id))
-        except BaseException:
-            for ask_id in ask_ids:
-                self._core.forget(ask_id)
-            raise
-        return AsyncTick(reply, [AsyncStream(self, ask_id) for ask_id in ask_ids])
+        return Tick(reply, [self._stream(ask_id) for ask_id in ask_ids])
 
     async def cancel(self, target: int | str) -> bool:
         return await self._do(calls.cancel(target))
@@ -217,29 +218,46 @@ class AsyncClient:
         socket.connect(self.endpoint)
         return socket
 
-    async def _do(self, call: Call[T]) -> T:
+    async def _do(self, call: Call[T], *, is_turn: bool = False) -> T:
         sent = self._core.request(call.op, call.fields)
-        await self._send(sent.frame)
-        return call.read(await self._wait(sent.id))
+        with self._core.giving_up(sent.id):
+            await self._send(sent.frame, is_turn=is_turn)
+            return call.read(await self._wait(sent.id))
 
-    async def _send(self, frame: bytes) -> None:
+    def _stream(self, request_id: int) -> AsyncStream:
+        return AsyncStream(self, self._core, self._wait, request_id)
+
+    async def _send(self, frame: bytes, *, is_turn: bool = False) -> None:
+        """``is_turn``: the caller holds ``_sending``."""
+        turn = nullcontext() if is_turn else self._sending
+        is_sent = False
         try:
             async with asyncio.timeout(self.timeout_s):
-                await self._socket.send(frame)
-        except (zmq.Again, TimeoutError):
+                while not is_sent:
+                    async with turn:
+                        is_sent = await self._try_to_send(frame)
+        except TimeoutError:
             raise timeout_error(self.endpoint, self.timeout_s) from None
 
+    async def _try_to_send(self, frame: bytes) -> bool:
+        # To poll and then to send at once: cancelled in between, nothing is sent.
+        # (pyzmq's stubs do not know the second argument.)
+        if not await self._socket.poll(POLL_MS, zmq.POLLOUT):  # type: ignore[call-arg]
+            return False
+        try:
+            await self._socket.send(frame, zmq.NOBLOCK)
+        except zmq.Again:  # the connection was lost in this moment
+            return False
+        return True
+
     async def _wait(self, request_id: int) -> Map:
-        """The next reply of a request."""
+        """The next reply of a request. Raises ``RequestTimeout``; it may be waited for again."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 while (reply := self._core.take(request_id)) is None:
                     await self._read(request_id)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            self._core.forget(request_id)
-            if isinstance(error, TimeoutError):
-                raise timeout_error(self.endpoint, self.timeout_s) from None
-            raise
+        except TimeoutError:
+            raise timeout_error(self.endpoint, self.timeout_s) from None
         return reply
 
     async def _read(self, request_id: int) -> None:
@@ -250,50 +268,3 @@ class AsyncClient:
             # To poll and then to receive at once: cancelled in between, no frame is lost.
             if await socket.poll(POLL_MS):
                 self._core.feed(await socket.recv(zmq.NOBLOCK))
-
-
-class AsyncStream:
-    """An answer under way: iterate over its pieces of text; then ``answer`` holds all of it.
-
-    A client that reads too slowly misses pieces, never the ``answer``.
-    """
-
-    def __init__(self, client: AsyncClient, request_id: int) -> None:
-        self.id = request_id
-        self.answer: Answer | None = None
-        self._client = client
-
-    async def __aiter__(self) -> AsyncIterator[str]:
-        while self.answer is None:
-            reply = await self._client._wait(self.id)
-            if reply["ev"] == "done":
-                self.answer = Answer.of_reply(reply)
-            else:
-                yield reply["text"]
-
-    async def result(self) -> Answer:
-        """Wait for the end; return the answer."""
-        async for _ in self:
-            continue
-        assert self.answer is not None
-        return self.answer
-
-    async def heard(self, chars: int) -> None:
-        """Let memory keep only the first ``chars`` characters, which the player heard."""
-        await self._client.heard(self.id, chars)
-
-    async def cancel(self) -> bool:
-        """End the answer early, with the text it has; False if it had ended."""
-        return await self._client.cancel(self.id)
-
-
-@dataclass(frozen=True)
-class AsyncTick:
-    """A tick that was applied. ``reply``: ``tick``, ``seq``, ``blocks_changed``."""
-
-    reply: Map
-    asks: list[AsyncStream]
-
-    @property
-    def seq(self) -> int:
-        return int(self.reply["seq"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Unpack
 
 import zmq
@@ -13,6 +12,7 @@ from game_agent.client import calls
 from game_agent.client.calls import AskFields, Call
 from game_agent.client.core import DEFAULT_ENDPOINT, DEFAULT_TIMEOUT_S, Answer, Core
 from game_agent.client.socket import CurveKeys, configure, timeout_error
+from game_agent.client.stream import Stream, Tick
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
@@ -206,8 +206,9 @@ class Client:
         """Say something to an agent and get its answer in pieces."""
         call = calls.ask(agent, event, options, True if by == "token" else "sentence")
         sent = self._core.request(call.op, call.fields)
-        self._send(sent.frame)
-        return Stream(self, sent.id)
+        with self._core.giving_up(sent.id):
+            self._send(sent.frame)
+        return self._stream(sent.id)
 
     def tick(
         self,
@@ -218,21 +219,17 @@ class Client:
         merge: Mapping[str, Any] | None = None,
         seq: int | None = None,
         asks: Sequence[Mapping[str, Any]] = (),
-    ) -> Tick:
+    ) -> Tick[Stream]:
         """Change a world and ask agents about it, in one message.
 
         Each of ``asks`` is a map of ``agent``, ``event`` and options of an ask, as on the wire.
         """
         call = calls.tick(world, tick, patch, merge, seq)
         sent, ask_ids = self._core.tick(call.fields, asks)
-        try:
+        with self._core.giving_up(sent.id, *ask_ids):
             self._send(sent.frame)
             reply = call.read(self._wait(sent.id))
-        except BaseException:
-            for ask_id in ask_ids:
-                self._core.forget(ask_id)
-            raise
-        return Tick(reply, [Stream(self, ask_id) for ask_id in ask_ids])
+        return Tick(reply, [self._stream(ask_id) for ask_id in ask_ids])
 
     def cancel(self, target: int | str) -> bool:
         """Cancel an ask by its id; False if it was not running."""
@@ -249,8 +246,12 @@ class Client:
 
     def _do(self, call: Call[T]) -> T:
         sent = self._core.request(call.op, call.fields)
-        self._send(sent.frame)
-        return call.read(self._wait(sent.id))
+        with self._core.giving_up(sent.id):
+            self._send(sent.frame)
+            return call.read(self._wait(sent.id))
+
+    def _stream(self, request_id: int) -> Stream:
+        return Stream(self, self._core, self._wait, request_id)
 
     def _send(self, frame: bytes) -> None:
         try:
@@ -259,59 +260,11 @@ class Client:
             raise timeout_error(self.endpoint, self.timeout_s) from None
 
     def _wait(self, request_id: int) -> Map:
-        """The next reply of a request."""
+        """The next reply of a request. Raises ``RequestTimeout``; it may be waited for again."""
         deadline_s = time.monotonic() + self.timeout_s
         while (reply := self._core.take(request_id)) is None:
             left_ms = max(0, round((deadline_s - time.monotonic()) * 1000))
             if not self._socket.poll(left_ms):
-                self._core.forget(request_id)
                 raise timeout_error(self.endpoint, self.timeout_s)
             self._core.feed(self._socket.recv())
         return reply
-
-
-class Stream:
-    """An answer under way: iterate over its pieces of text; then ``answer`` holds all of it.
-
-    A client that reads too slowly misses pieces, never the ``answer``.
-    """
-
-    def __init__(self, client: Client, request_id: int) -> None:
-        self.id = request_id
-        self.answer: Answer | None = None
-        self._client = client
-
-    def __iter__(self) -> Iterator[str]:
-        while self.answer is None:
-            reply = self._client._wait(self.id)
-            if reply["ev"] == "done":
-                self.answer = Answer.of_reply(reply)
-            else:
-                yield reply["text"]
-
-    def result(self) -> Answer:
-        """Wait for the end; return the answer."""
-        for _ in self:
-            continue
-        assert self.answer is not None
-        return self.answer
-
-    def heard(self, chars: int) -> None:
-        """Let memory keep only the first ``chars`` characters, which the player heard."""
-        self._client.heard(self.id, chars)
-
-    def cancel(self) -> bool:
-        """End the answer early, with the text it has; False if it had ended."""
-        return self._client.cancel(self.id)
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A tick that was applied. ``reply``: ``tick``, ``seq``, ``blocks_changed``."""
-
-    reply: Map
-    asks: list[Stream]
-
-    @property
-    def seq(self) -> int:
-        return int(self.reply["seq"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,11 +134,21 @@ class Core:
         self._arrived.pop(request_id, None)
         self._frames.pop(request_id, None)
 
+    @contextmanager
+    def giving_up(self, *request_ids: int) -> Iterator[None]:
+        """Forget requests if what is done with them fails: nobody will ask for their replies."""
+        try:
+            yield
+        except BaseException:
+            for request_id in request_ids:
+                self.forget(request_id)
+            raise
+
     def unanswered(self) -> list[Outgoing]:
         """The requests without a terminal reply, oldest first. Those of a tick share its frame."""
         return [
             Outgoing(request_id, self._frames[request_id])
-            for request_id, arrived in self._arrived.items()
+            for request_id, arrived in list(self._arrived.items())
             if not any(reply.get("ev") in TERMINAL for reply in arrived)
         ]
 

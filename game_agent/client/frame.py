@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Unpack
@@ -29,8 +30,9 @@ class FrameClient:
     """Talks to one server from a game loop; used by one thread. Call ``poll`` once a frame.
 
     A connection that is lost is replaced, and its session resumed, inside ``poll``: requests that
-    have no reply are sent again under their ids, so that each is carried out once. Before there is
-    a server, requests wait. A context manager.
+    have no reply are sent again under their ids, so that each is carried out once. So it is after a
+    silence of the game itself (a loading screen), in which the server may have forgotten the
+    session. Before there is a server, requests wait. A context manager.
 
     name:      what the server should call this client
     keys:      for a server that asks for them
@@ -60,6 +62,8 @@ class FrameClient:
         self._again: deque[Outgoing] = deque()
         self._unsent: deque[Outgoing] = deque()
         self._owed_since_s: float | None = None
+        self._expiry_s = math.inf
+        self._ended: list[Pending[Any]] = []
         self._context = zmq.Context()
         self._connect()
 
@@ -126,18 +130,18 @@ class FrameClient:
         """Take in what has arrived, send what waits; return the requests that ended.
 
         Never waits. Raises ``ServerError`` if the server refuses the client, ``ProtocolError`` if
-        it sends something that is no reply.
+        it sends something that is no reply; what had ended is then returned by the next call.
         """
-        ended: list[Pending[Any]] = []
         for _ in range(max_messages):
             try:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 break
             self._owed_since_s = None
-            ended += self._take(frame)
+            self._ended += self._take(frame)
         self._keep_alive()
         self._flush()
+        ended, self._ended = self._ended, []
         return ended
 
     def _connect(self) -> None:
@@ -156,14 +160,25 @@ class FrameClient:
 
     def _keep_alive(self) -> None:
         now_s = self._clock.now_s()
-        if self._owed_since_s is not None and now_s - self._owed_since_s > self._silence_s:
-            self._core.forget(self._hello.id)
-            self._socket.close(linger=0)
-            self._connect()
+        is_lost = self._owed_since_s is not None and now_s - self._owed_since_s > self._silence_s
+        if is_lost or self._has_slept():
+            self._reconnect()
         elif self.is_connected and now_s - self._spoke_s > self._silence_s / PINGS_PER_SILENCE:
             ping = self._core.request("ping", {})
             self._core.forget(ping.id)
             self._send(ping.frame)
+
+    def _has_slept(self) -> bool:
+        """Whether the game was silent for so long that the server may have forgotten the session.
+
+        On the same connection that would not show: it would be a new session.
+        """
+        return self.is_connected and self._clock.now_s() - self._spoke_s > self._expiry_s / 2
+
+    def _reconnect(self) -> None:
+        self._core.forget(self._hello.id)
+        self._socket.close(linger=0)
+        self._connect()
 
     def _take(self, frame: bytes) -> list[Pending[Any]]:
         """The requests that a frame ends."""
@@ -197,6 +212,7 @@ class FrameClient:
         assert reply is not None
         self._core.welcome(reply)
         self.server = reply
+        self._expiry_s = reply["expiry_ms"] / 1000
         self.is_connected = True
         fresh = {sent.frame for sent in self._unsent}
         owed = [sent for sent in self._core.unanswered() if sent.frame not in fresh]
@@ -221,6 +237,8 @@ class FrameClient:
     def _begin(self, sent: Outgoing, *pending: Pending[Any]) -> None:
         self._pending.update({each.id: each for each in pending})
         self._unsent.append(sent)
+        if self._has_slept():
+            self._reconnect()
         # At once, not with the next poll: a frame of the game is worth 16 ms.
         self._flush()
 

@@ -19,12 +19,20 @@ MAX_PART_BYTES = 2**20
 
 
 @dataclass
-class _Transfer:
-    """One save of one session. ``parts`` are all of it on the way out, those come on the way in."""
+class _Saving:
+    """A save on its way out: all of its parts."""
 
-    world: str = ""
-    num_parts: int = 0
-    parts: list[bytes] = field(default_factory=list)
+    world: str
+    parts: list[bytes]
+
+
+@dataclass
+class _Loading:
+    """A save on its way in: the bytes and the number of the parts that have come."""
+
+    num_parts: int
+    num_come: int = 0
+    data: bytearray = field(default_factory=bytearray)
 
 
 class Transfers:
@@ -37,8 +45,8 @@ class Transfers:
         self._runtime = runtime
         self._limits = limits
         self._part_bytes = min(MAX_PART_BYTES, max(limits.max_frame_bytes // 2, 1))
-        self._saves: WeakKeyDictionary[Session, _Transfer] = WeakKeyDictionary()
-        self._loads: WeakKeyDictionary[Session, _Transfer] = WeakKeyDictionary()
+        self._saves: WeakKeyDictionary[Session, _Saving] = WeakKeyDictionary()
+        self._loads: WeakKeyDictionary[Session, _Loading] = WeakKeyDictionary()
 
     def save(self, session: Session, request: messages.Save) -> Map:
         """The fields of the reply. Raises ``NotFound`` or ``InvalidInput``."""
@@ -47,18 +55,19 @@ class Transfers:
             data = self._runtime.save(request.world)
             starts = range(0, len(data), self._part_bytes)
             parts = [data[start : start + self._part_bytes] for start in starts]
-            self._saves[session] = _Transfer(request.world, len(parts), parts)
+            self._saves[session] = _Saving(request.world, parts)
         transfer = self._saves.get(session)
         if transfer is None or transfer.world != request.world:
             message = "this save is not (or no longer) under way; ask for part 0 first"
             raise InvalidInput(message, where="part")
-        if request.part >= transfer.num_parts:
-            message = f"the save has {transfer.num_parts} parts, counted from 0"
+        num_parts = len(transfer.parts)
+        if request.part >= num_parts:
+            message = f"the save has {num_parts} parts, counted from 0"
             raise InvalidInput(message, where="part")
-        if request.part == transfer.num_parts - 1:
+        if request.part == num_parts - 1:
             del self._saves[session]
         data = transfer.parts[request.part]
-        return {"data": data, "part": request.part, "parts": transfer.num_parts}
+        return {"data": data, "part": request.part, "parts": num_parts}
 
     def load(self, session: Session, request: messages.Load) -> Snapshot | None:
         """Takes one part; with the last one the save is read. None: more are to come.
@@ -68,22 +77,22 @@ class Transfers:
         """
         transfer = self._loads.pop(session, None)
         if request.part == 0:
-            transfer = _Transfer(num_parts=request.parts)
+            transfer = _Loading(request.parts)
         if transfer is None or transfer.num_parts != request.parts:
             message = f"part {request.part} of {request.parts} without the parts before it"
             raise InvalidInput(f"{message}; begin with part 0", where="part")
-        if request.part != len(transfer.parts):
-            message = f"part {len(transfer.parts)} is next, not {request.part}"
+        if request.part != transfer.num_come:
+            message = f"part {transfer.num_come} is next, not {request.part}"
             raise InvalidInput(f"{message}; begin with part 0", where="part")
-        transfer.parts.append(request.data)
-        num_bytes = sum(map(len, transfer.parts))
-        if num_bytes > self._limits.max_save_bytes:
+        transfer.num_come += 1
+        transfer.data += request.data
+        if len(transfer.data) > self._limits.max_save_bytes:
             message = f"a save has at most {self._limits.max_save_bytes} bytes"
             raise TooLarge(message, where="data")
-        if len(transfer.parts) < transfer.num_parts:
+        if transfer.num_come < transfer.num_parts:
             self._loads[session] = transfer
             return None
-        snapshot = read_snapshot(b"".join(transfer.parts))
+        snapshot = read_snapshot(bytes(transfer.data))
         self._check_room(snapshot)
         return snapshot
 
