@@ -15,7 +15,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_asked() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether one of the signals has come.
 
-    A second one ends the process as it would have done without this. Only the main thread can
+    A second Ctrl-C ends the process as it would have done without this. Only the main thread can
     hear signals; elsewhere the answer is always no.
     """
     asked = threading.Event()
@@ -24,17 +24,15 @@ def stop_asked() -> Iterator[Callable[[], bool]]:
         return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         asked.set()
-        restore()
+        # Launchers of several processes send SIGTERM after the Ctrl-C that all of them heard.
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
 
     for number in _SIGNALS:
         signal.signal(number, on_signal)
     try:
         yield asked.is_set
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

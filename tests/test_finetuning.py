@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +18,13 @@ from accelerate.state import AcceleratorState, GradientState
 from checkpoints import make_checkpoint, oracle
 from peft import PeftModel
 from rich.console import Console
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
-from game_agent.errors import InvalidInput
-from game_agent.finetuning import training
+from game_agent.errors import InvalidInput, ModelError, TrainingError
+from game_agent.finetuning import room, training
 from game_agent.finetuning.finetune import finetune
 from game_agent.finetuning.settings import Settings
 from game_agent.model.runner import load_runner
@@ -93,12 +97,12 @@ def test_it_learns_and_the_runtime_answers(settings: Settings) -> None:
         assert measured[-1][mode]["exact"] == 1 > measured[0][mode]["exact"]
     runner = load_runner(settings.out, kv_memory_bytes=2**22)
     engine, encoder = Engine(runner), runner.encoder
-    for room in ROOMS:
-        blocks = [Block(encoder.block(t, first=not i)) for i, t in enumerate(room["blocks"])]
+    for each in ROOMS:
+        blocks = [Block(encoder.block(t, first=not i)) for i, t in enumerate(each["blocks"])]
         for mode in ("block", "full"):
             request = Request(tuple(blocks), encoder.event("inn?"), mode=mode, max_tokens=4)  # type: ignore[arg-type]
             (done,) = engine.run([request])
-            assert (done.text, done.finish_reason) == (room["answer"], "stop")
+            assert (done.text, done.finish_reason) == (each["answer"], "stop")
     engine.close()
 
 
@@ -300,3 +304,110 @@ def test_a_missing_package_is_named(settings: Settings, monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
     with pytest.raises(InvalidInput, match=r"pip install 'game-agent\[finetune\]'"):
         run(settings)
+
+
+def test_a_run_that_is_told_to_stop_goes_on_later(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(settings, save_every=0)
+    whole = replace(settings, out=settings.out.with_name("whole"))
+    expected = run(whole)
+    report = training.Training._report
+
+    def stopping(self: training.Training, step: int, *values: Any) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        report(self, step, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "_report", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings)
+    (checkpoint,) = settings.work.glob("checkpoint-*")
+    # It is asked at the end of a step, and had come after that of the third.
+    assert checkpoint.name == "checkpoint-00000004"
+    assert not settings.out.exists()
+    AcceleratorState._reset_state(True)
+    assert same(run(settings), expected)
+
+
+@contextmanager
+def small_disk(num_bytes: int) -> Iterator[None]:
+    """No file can be larger."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_is_named(settings: Settings) -> None:
+    with (
+        small_disk(20_000),
+        pytest.raises(TrainingError, match=r"checkpoint.* could not be"),
+    ):
+        run(settings)
+    AcceleratorState._reset_state(True)
+    with small_disk(20_000), pytest.raises(TrainingError, match="out.* could not be written"):
+        run(replace(settings, save_every=0))
+    assert not settings.out.exists()
+    AcceleratorState._reset_state(True)
+    run(settings)
+    assert sorted(path.name for path in settings.out.parent.glob("out*")) == ["out", "out-training"]
+
+
+def test_a_disk_that_is_too_small_is_named_before(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "_free_bytes", lambda folder: 10_000)
+    with pytest.raises(InvalidInput, match=r"2 checkpoints .*--save-every 0"):
+        run(settings)
+    assert not (settings.work / "log.jsonl").exists()
+    AcceleratorState._reset_state(True)
+    monkeypatch.setattr(room, "_free_bytes", lambda folder: 10**9)
+    run(settings)
+
+
+def test_a_loss_that_is_no_number_ends_it(settings: Settings) -> None:
+    weights = load_file(settings.model / "model.safetensors")
+    weights["lm_head.weight"][:] = float("nan")
+    save_file(weights, settings.model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingError, match="not a number after step 1"):
+        run(settings)
+    assert not list(settings.work.glob("checkpoint-*"))
+
+
+def test_little_memory_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(training, "reply_logits", too_much)
+    with pytest.raises(TrainingError, match=r"\(CUDA out of memory\)\. A smaller --max-tokens"):
+        run(settings)
+
+
+def test_half_a_checkpoint_is_refused(settings: Settings) -> None:
+    path = settings.model / "model.safetensors"
+    weights = load_file(path)
+    del weights["model.norm.weight"], weights["lm_head.weight"]
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks lm_head\.weight and 1 more"):
+        run(settings)
+    path.write_bytes(path.read_bytes()[:1000])
+    AcceleratorState._reset_state(True)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        run(settings)
+
+
+def test_in_a_file_steps_are_lines(settings: Settings) -> None:
+    file = io.StringIO()
+    held_out = settings.data[0].with_name("held.jsonl")
+    held_out.write_text(json.dumps(ROOMS[0]) + "\n" + json.dumps({**ROOMS[1], "question": "mill?"}))
+    finetune(replace(settings, held_out=(held_out,)), console=Console(file=file, width=200))
+    lines = file.getvalue().splitlines()
+    assert "1 held-out questions are also learned from: they measure nothing new" in lines
+    assert [line for line in lines if line.startswith("step 1 of 6: loss block ")]
+    assert lines[-1] == f"wrote {settings.out}"
+    assert not any("━" in line for line in lines)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 # What each room may import of the project, besides itself and the foundations.
-FOUNDATIONS = {"errors", "config", "clock", "metrics", "stopping"}
+FOUNDATIONS = {"errors", "config", "clock", "metrics", "stopping", "writing"}
 ALLOWED: dict[str, set[str]] = {
     "text": set(),
     "blocks": {"kernels"},

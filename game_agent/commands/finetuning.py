@@ -50,8 +50,9 @@ def finetune(
         bool, typer.Option(help="Add adapters to the weights; else OUT is an adapter.")
     ] = Settings.merge,
     checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Less memory, a third more time.")
-    ] = Settings.checkpointing,
+        Optional[bool],  # noqa: UP045
+        typer.Option(help="Much less memory, a third more time; default: on a GPU."),
+    ] = None,
     attention: Annotated[str, typer.Option(help="sdpa or flex_attention.")] = Settings.attention,
     segmentation: Annotated[
         str, typer.Option(help="How chats are cut: turns, passages or prompt.")

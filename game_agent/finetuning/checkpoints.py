@@ -11,6 +11,7 @@ from typing import Any
 
 from game_agent.errors import InvalidInput
 from game_agent.finetuning.settings import Settings
+from game_agent.writing import writes
 
 _PART = ".part"
 
@@ -37,10 +38,14 @@ class Checkpoints:
         self._accelerator.wait_for_everyone()
 
     def save(self, step: int) -> None:
-        """Keep the state after ``step`` steps; all processes call this."""
+        """Keep the state after ``step`` steps; all processes call this.
+
+        Raises :class:`TrainingError` where it cannot be written; the one before is kept.
+        """
         path = self._folder / f"checkpoint-{step:08d}"
         part = path.with_name(path.name + _PART)
-        self._accelerator.save_state(str(part))
+        with writes(part):
+            self._accelerator.save_state(str(part))
         self._accelerator.wait_for_everyone()
         if self._accelerator.is_main_process:
             progress = {"step": step, "kind": self._kind}
@@ -71,6 +76,11 @@ class Checkpoints:
             )
         self._accelerator.load_state(str(path))
         return int(progress["step"])
+
+    @property
+    def has_one(self) -> bool:
+        """Whether there is one to go on from."""
+        return bool(self._whole())
 
     def _whole(self) -> list[Path]:
         paths = self._folder.glob("checkpoint-*")

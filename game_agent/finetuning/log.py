@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+SAY_EVERY_S = 30.0  # where there is no terminal to draw a bar on
+
 
 class RunLog:
     """The log of a run; silent where ``is_main`` is False (one process of several writes)."""
 
-    def __init__(self, path: Path, console: Console, *, is_main: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        console: Console,
+        *,
+        is_main: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._path = path
         self._is_main = is_main
+        self._clock = clock
+        self._said = -SAY_EVERY_S
+        self._num_steps = 0
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not is_main,
+            disable=not (is_main and console.is_terminal),
         )
         self._task = self._progress.add_task("fine-tuning", total=None)
 
@@ -41,6 +54,7 @@ class RunLog:
 
     def begin(self, step: int, num_steps: int) -> None:
         """Forget what an earlier run logged after ``step`` steps; all of it for step 0."""
+        self._num_steps = num_steps
         self._progress.update(self._task, completed=step, total=num_steps)
         if self._is_main:
             kept = [
@@ -57,8 +71,11 @@ class RunLog:
                 file.write(json.dumps({"event": event, **values}) + "\n")
 
     def show(self, step: int, text: str) -> None:
-        """The bar after ``step`` steps."""
+        """The bar after ``step`` steps; in a file, a line now and then."""
         self._progress.update(self._task, completed=step, description=text)
+        if not self._progress.console.is_terminal and self._clock() - self._said >= SAY_EVERY_S:
+            self._said = self._clock()
+            self.say(f"step {step} of {self._num_steps}: {text}")
 
     def say(self, text: str) -> None:
         """A line above the bar."""

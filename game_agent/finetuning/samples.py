@@ -43,6 +43,18 @@ class Sample:
         return self.num_context + copies + sum(_length(q) for q in self.questions)
 
 
+def num_shared(samples: Sequence[Sample], others: Sequence[Sample]) -> int:
+    """How many questions of ``others`` are in ``samples`` as well, on the same blocks."""
+    known = set(_keys(samples)) if others else set()
+    return sum(key in known for key in _keys(others))
+
+
+def _keys(samples: Sequence[Sample]) -> Iterator[tuple[bytes, ...]]:
+    for sample in samples:
+        blocks = [block.tobytes() for block in sample.blocks]
+        yield from ((*blocks, event.tobytes()) for event, _ in sample.questions)
+
+
 class SampleEncoder:
     """Records to samples, in the prompt format of one checkpoint.
 

@@ -45,7 +45,8 @@ class Settings:
                     stay in float32; those that LoRA leaves alone are held in ``dtype``
     lora_rank:      0 learns all weights
     merge:          add what LoRA learned to the weights; else the result is an adapter
-    checkpointing:  compute activations again in the backward pass, for less memory
+    checkpointing:  compute activations again in the backward pass, for much less memory and a third
+                    more time; None: on a GPU
     sink, prompt_format, prompt_prefix: as the runtime will be told, see ``load_runner``
     evaluate_every, save_every: steps; 0: only at the end
     """
@@ -68,7 +69,7 @@ class Settings:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     merge: bool = True
-    checkpointing: bool = False
+    checkpointing: bool | None = None
     attention: Attention = "sdpa"
     segmentation: Segmentation = "passages"
     prompt_format: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from game_agent.errors import TrainingError
 from game_agent.finetuning.attention import num_exact, reply_logits, reply_loss
 from game_agent.finetuning.log import RunLog
 from game_agent.finetuning.rows import Row, make_row, pack
 from game_agent.finetuning.samples import Sample
 from game_agent.finetuning.schedule import Groups, steps
 from game_agent.finetuning.settings import Settings
+from game_agent.stopping import stop_asked
 
 _NAMES = {False: "block", True: "full"}
 
@@ -50,27 +53,43 @@ class Training:
         self._clock = clock
         learned = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(
-            learned, lr=settings.top_rate, weight_decay=settings.weight_decay
+            learned,
+            lr=settings.top_rate,
+            weight_decay=settings.weight_decay,
+            # Its other form for GPUs makes copies as large as all weights.
+            fused=accelerator.device.type == "cuda",
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.measured: dict[str, Figures] = {}
+        self._is_stopped: Callable[[], bool] = lambda: False
 
     def run(self, start: int, save: Callable[[int], None]) -> None:
-        """All steps from ``start`` on; ``save`` is called with how many have been done."""
+        """All steps from ``start`` on; ``save`` is called with how many have been done.
+
+        Ctrl-C and SIGTERM stop it after a step: it saves, and raises ``KeyboardInterrupt``.
+        Raises :class:`TrainingError` where it cannot go on.
+        """
         settings = self.settings
         num_rows = settings.rows * self.accelerator.num_processes
         stream = steps(self._samples, settings.max_tokens, settings.seed, num_rows, start)
         if not start:
             self.measure(0)
-        for step, groups in zip(range(start, settings.steps), stream, strict=False):
-            self._step(step, groups)
-            done = step + 1
-            if done == settings.steps or _is_due(done, settings.evaluate_every):
-                self.measure(done)
-            if done < settings.steps and _is_due(done, settings.save_every):
-                save(done)
+        with stop_asked() as self._is_stopped:
+            for step, groups in zip(range(start, settings.steps), stream, strict=False):
+                is_stopped = self._step(step, groups)
+                done = step + 1
+                if not is_stopped and (
+                    done == settings.steps or _is_due(done, settings.evaluate_every)
+                ):
+                    self.measure(done)
+                if done < settings.steps and (is_stopped or _is_due(done, settings.save_every)):
+                    save(done)
+                if is_stopped:
+                    self._log.say(f"stopped after step {done}; the same command goes on from here")
+                    raise KeyboardInterrupt
 
-    def _step(self, step: int, groups: Groups) -> None:
+    def _step(self, step: int, groups: Groups) -> bool:
+        """One step; whether any process was asked to stop meanwhile."""
         begun = self._clock()
         accelerator, settings = self.accelerator, self.settings
         rate = settings.rate(step)
@@ -83,7 +102,7 @@ class Training:
         passes = [(group, full) for group in mine for full in settings.modes]
         # Processes' gradients are averaged, and passes' by backward(): what counts is the sum.
         scale = accelerator.num_processes * len(passes) / (num_labels * len(settings.modes))
-        sums = torch.zeros(3, device=accelerator.device)
+        sums = torch.zeros(4, device=accelerator.device)
         for group, full in passes:
             row = self._row(group, full=full)
             with self._accumulate():
@@ -95,9 +114,16 @@ class Training:
                 self.optimizer.zero_grad()
             sums[int(full)] += loss.detach()
             sums[2] += len(row)
-        block, full_mode, num_tokens = accelerator.reduce(sums, "sum").tolist()
+        sums[3] = self._is_stopped()
+        block, full_mode, num_tokens, stopped = accelerator.reduce(sums, "sum").tolist()
         losses = {_NAMES[f]: (full_mode if f else block) / num_labels for f in settings.modes}
         self._report(step + 1, losses, rate, num_tokens, self._clock() - begun)
+        if not all(map(math.isfinite, losses.values())):
+            raise TrainingError(
+                f"the loss is not a number after step {step + 1}; the last checkpoint is from "
+                "before. Begin anew with --restart and a lower --learning-rate"
+            )
+        return bool(stopped)
 
     def _report(
         self, step: int, losses: dict[str, float], rate: float, num_tokens: float, seconds: float
@@ -131,7 +157,7 @@ class Training:
     def _figures(self, *, full: bool) -> Figures:
         held_out, accelerator = self._held_out, self.accelerator
         groups = list(pack(held_out, range(len(held_out)), self.settings.max_tokens))
-        sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+        found = [0.0, 0.0, 0.0, 0.0]
         # Sharded models need all processes at every pass: those without a row repeat the last.
         for first in range(0, len(groups), accelerator.num_processes):
             index = first + accelerator.process_index
@@ -139,8 +165,9 @@ class Training:
             logits = self._logits(row)
             if index < len(groups):
                 loss = reply_loss(logits, row).item()
-                counts = [loss, len(row.labels), num_exact(logits, row), row.num_questions]
-                sums += torch.tensor(counts, dtype=torch.float64, device=sums.device)
+                counts = (loss, len(row.labels), num_exact(logits, row), row.num_questions)
+                found = [a + b for a, b in zip(found, counts, strict=True)]
+        sums = torch.tensor(found, device=accelerator.device)
         loss, num_labels, right, asked = accelerator.reduce(sums, "sum").tolist()
         return Figures(loss / num_labels, right / asked)
 

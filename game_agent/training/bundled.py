@@ -30,6 +30,7 @@ from game_agent.training.schedule import Budget, random_share, rate_factor
 from game_agent.training.seeding import seed_induction
 from game_agent.training.stream import SceneStream
 from game_agent.training.tokens import plain_copy, train_tokenizer
+from game_agent.writing import writes
 
 LOG_EVERY_S = 10.0
 SAVE_EVERY_S = 120.0
@@ -161,8 +162,9 @@ class Training:
             "progress": [self.elapsed_s, self.num_steps, self.num_tokens, self.level],
         }
         part = self.folder / "checkpoint.part"
-        torch.save(state, part)
-        part.replace(self.folder / "checkpoint.pt")
+        with writes(part):
+            torch.save(state, part)
+            part.replace(self.folder / "checkpoint.pt")
 
     def load(self) -> bool:
         """Go on from the checkpoint; whether there was one that fits."""
@@ -256,7 +258,8 @@ def train_bundled(
     training.run(Budget(minutes if minutes or tokens else chosen.minutes, tokens), log)
     # A card that is there tells of other weights.
     (out / "README.md").unlink(missing_ok=True)
-    export(training.network, training.tokenizer, out)
+    with writes(out):
+        export(training.network, training.tokenizer, out)
     if measure:
         log("measuring")
         (out / "README.md").write_text(_card(training, preset, out, log), "utf-8")
