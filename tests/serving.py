@@ -47,3 +47,16 @@ def running(
             server.stop()
             thread.join(PATIENCE_S)
         assert not thread.is_alive()
+
+
+def forget_sessions(server: Server) -> None:
+    """Close all sessions, as after a long silence; their clients are told nothing."""
+    is_done = threading.Event()
+
+    def forget() -> None:
+        for session in server._sessions:
+            server._sessions.close(session)
+        is_done.set()
+
+    server._inbox.post(forget)
+    assert is_done.wait(PATIENCE_S)

@@ -68,6 +68,7 @@ export class Connection {
       );
     }
     if (this.#unsent.length >= MAX_UNSENT) throw new RangeError("no connection to the server");
+    if (this.#hasSlept(performance.now())) this.#connect();
     for (const [id, onReply] of waiting) this.#open.set(id, { frame, onReply });
     this.#unsent.push(frame);
     this.#wake();
@@ -113,7 +114,8 @@ export class Connection {
   #keepAlive() {
     const nowMs = performance.now();
     const { silenceMs } = this.#options;
-    if (this.#owedSinceMs !== null && nowMs - this.#owedSinceMs > silenceMs) {
+    const isLost = this.#owedSinceMs !== null && nowMs - this.#owedSinceMs > silenceMs;
+    if (isLost || this.#hasSlept(nowMs)) {
       this.#connect();
     } else if (this.server !== null && nowMs - this.#spokeMs > silenceMs / PINGS_PER_SILENCE) {
       // Nobody waits for the reply; that it comes is enough.
@@ -121,6 +123,14 @@ export class Connection {
       this.#owedSinceMs ??= nowMs;
       this.#wake();
     }
+  }
+
+  /**
+   * Whether this program was silent for so long that the server may have forgotten the session. On
+   * the same connection that would not show: it would be a new session.
+   */
+  #hasSlept(nowMs) {
+    return this.server !== null && nowMs - this.#spokeMs > this.server.expiry_ms / 2;
   }
 
   async #read(socket) {

@@ -138,6 +138,7 @@ struct Client::Impl {
 
   void begin(Frame frame) {
     unsent.push_back(std::move(frame));
+    if (has_slept()) connect();
     // At once, not with the next poll: a frame of the game is worth 16 ms.
     flush();
   }
@@ -160,13 +161,17 @@ struct Client::Impl {
 
   void keep_alive() {
     const Clock::time_point now = Clock::now();
-    if (owed_since && now - *owed_since > options.silence) {
+    if ((owed_since && now - *owed_since > options.silence) || has_slept()) {
       connect();
     } else if (is_connected && now - spoke > options.silence / kPingsPerSilence) {
       // Nobody waits for the reply; that it comes is enough.
       send(pack_request(next_id++, "ping", {}));
     }
   }
+
+  // Whether the game was silent for so long that the server may have forgotten the session. On the
+  // same connection that would not show: it would be a new session.
+  bool has_slept() const { return is_connected && Clock::now() - spoke > expiry / 2; }
 
   void take(std::string_view frame) {
     msgpack::object_handle map = msgpack::unpack(frame.data(), frame.size());
@@ -212,6 +217,7 @@ struct Client::Impl {
     }
     session = reply.get<std::string>("session");
     max_frame_bytes = limit_of(reply, "max_frame_bytes");
+    expiry = std::chrono::milliseconds(reply.get<std::int64_t>("expiry_ms"));
     is_connected = true;
     again.clear();
     std::vector<RequestId> lost;
@@ -239,6 +245,7 @@ struct Client::Impl {
   bool is_connected = false;
   std::string session;
   std::uint64_t max_frame_bytes = UINT64_MAX;
+  std::chrono::milliseconds expiry{0};  // known once the client is connected
   RequestId next_id = 1;
   RequestId hello_id = 0;
   Frame hello;                      // until it is sent

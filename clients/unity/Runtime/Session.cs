@@ -90,6 +90,7 @@ namespace GameAgent
         private long _nextId = 1;
         private string _session;
         private double _maxFrameBytes = double.PositiveInfinity;
+        private double _expiryS;
         private double _spokeS;
         private double? _owedSinceS;
 
@@ -172,10 +173,27 @@ namespace GameAgent
 
         private void Send(Map message, Dictionary<long, Open> waiting)
         {
-            byte[] frame = _codec.Pack(message);
-            string problem = frame.Length > _maxFrameBytes
-                ? "the request has " + frame.Length + " bytes, the server takes " + _maxFrameBytes
-                : _unsent.Count >= MaxUnsent ? "no connection to the server" : null;
+            byte[] frame = null;
+            string code = null, problem = null;
+            try
+            {
+                frame = _codec.Pack(message);
+            }
+            catch (Exception error)
+            {
+                code = "invalid";
+                problem = "the request cannot be encoded: " + error.Message;
+            }
+            if (frame != null && frame.Length > _maxFrameBytes)
+            {
+                code = "too_large";
+                problem = "the request has " + frame.Length + " bytes, the server takes " + _maxFrameBytes;
+            }
+            else if (frame != null && _unsent.Count >= MaxUnsent)
+            {
+                code = "overloaded";
+                problem = "no connection to the server";
+            }
             foreach (var entry in waiting)
             {
                 entry.Value.Frame = frame;
@@ -183,11 +201,11 @@ namespace GameAgent
             }
             if (problem != null)
             {
-                string code = frame.Length > _maxFrameBytes ? "too_large" : "overloaded";
                 foreach (long id in waiting.Keys) Fail(id, code, problem);
                 return;
             }
             _unsent.Enqueue(frame);
+            if (HasSlept()) Connect();
             Flush();
         }
 
@@ -213,7 +231,8 @@ namespace GameAgent
         private void KeepAlive()
         {
             double nowS = _nowS();
-            if (_owedSinceS.HasValue && nowS - _owedSinceS.Value > _silenceS)
+            bool isLost = _owedSinceS.HasValue && nowS - _owedSinceS.Value > _silenceS;
+            if (isLost || HasSlept())
             {
                 Connect();
             }
@@ -223,6 +242,10 @@ namespace GameAgent
                 TrySend(_codec.Pack(new Map { ["v"] = Version, ["id"] = NewId(), ["op"] = "ping" }));
             }
         }
+
+        /// Whether the game was silent for so long that the server may have forgotten the session. On
+        /// the same connection that would not show: it would be a new session.
+        private bool HasSlept() { return IsConnected && _nowS() - _spokeS > _expiryS / 2; }
 
         private void Take(Reply reply)
         {
@@ -264,6 +287,7 @@ namespace GameAgent
             }
             _session = reply.Text("session");
             _maxFrameBytes = new Reply((Map)reply.Fields["limits"]).Number("max_frame_bytes");
+            _expiryS = reply.Number("expiry_ms") / 1000;
             IsConnected = true;
             _again.Clear();
             var owed = _open.Where(entry => !_unsent.Contains(entry.Value.Frame)).ToList();
