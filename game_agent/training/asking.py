@@ -28,7 +28,7 @@ SHARES = {
     "it": 0.1,
     "choice": 0.04,
     "several": 0.12,
-    "player": 0.08,
+    "player": 0.14,
 }
 SEVERAL_BLOCKS = (TWO_FACTS, ORDER, REFERENCE)
 # What the answers of a kind end with, one of few.
@@ -117,7 +117,9 @@ class _Asking:
             return self._ask(self._wording(fact.kind, fact.subject), fact)
         if sort in ("several", "player"):
             facts = self._several if sort == "several" else self._player
-            kind = pick(sorted({fact.kind for fact in facts}))
+            kinds = sorted({fact.kind for fact in facts})
+            # Ways take longest to learn.
+            kind = "way" if "way" in kinds and self._rng.random() < 0.4 else pick(kinds)
             fact = pick([fact for fact in facts if fact.kind == kind])
             return self._ask(self._wording(fact.kind, fact.subject), fact)
         return self._choice(pick(self._closed))
