@@ -106,7 +106,7 @@ def report(answers: Sequence[Answer], records: Sequence[Record], note: str) -> s
     return text
 
 
-def main() -> None:
+def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", type=Path, nargs="+", default=[])
     parser.add_argument("--twin", type=Path, nargs="+", default=[])
@@ -119,41 +119,56 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=10, help="of each seed and size")
     parser.add_argument("--questions", type=int, default=16, help="on each scene")
     parser.add_argument("--note", default="", help="what a reader must know of these models")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def folders(options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Those that are there, by the name of the model."""
     named = {
-        "block-ft": [f for f in options.model if f.exists()] or [bundled_folder()],
+        "block-ft": options.model,
         "causal-only": options.twin,
         "fine-tuned": options.finetuned,
         "control": options.control,
     }
-    trained = {
-        name: found for name, fs in named.items() if (found := [f for f in fs if f.exists()])
-    }
-    seeds, sizes = ([int(n) for n in each.split(",")] for each in (options.seeds, options.sizes))
-    records = make_records(seeds, sizes, options.scenes, options.questions)
-    num_asked = len(records)
-    answers = ask(trained, records, options.answers)
-    records = [
-        each for k in range(max(map(len, trained.values()))) for each in of_training(k, records)
-    ]
-    left_out = [name for name in named if name not in trained]
-    counts = ", ".join(f"{len(folders)} of {name}" for name, folders in trained.items())
-    note = (
+    there = {name: [each for each in given if each.exists()] for name, given in named.items()}
+    there["block-ft"] = there["block-ft"] or [bundled_folder()]
+    return {name: found for name, found in there.items() if found}
+
+
+def conditions(
+    options: argparse.Namespace, trained: Mapping[str, Sequence[Path]], num_asked: int
+) -> str:
+    """What was compared, and how to do it again."""
+    counts = ", ".join(f"{len(found)} of {name}" for name, found in trained.items())
+    left_out = [name for name in WAYS if name not in trained]
+    return (
         f"{num_asked} questions on {options.scenes} scenes of the test split for each of the "
         f"sizes {options.sizes} and the seeds {options.seeds}. *block-ft* was trained with both "
         "masks, *causal-only* likewise but with plain causal attention only, *fine-tuned* is that "
         "after block fine-tuning, *control* after as many steps of the same data and plain causal "
-        f"attention. Trainings: {counts}; each is asked everything. To make it anew: `python "
+        f"attention. Trainings: {counts}; each is asked everything. Intervals tell how scenes "
+        "differ; how trainings do is in the table by training. To make it anew: `python "
         "bench/trainings.py --out FOLDER`, which ends with the command."
         + (f" {options.note}" if options.note else "")
         + (f" Not there: {', '.join(left_out)}." if left_out else "")
     )
+
+
+def main() -> None:
+    options = read_options()
+    trained = folders(options)
+    seeds, sizes = ([int(n) for n in each.split(",")] for each in (options.seeds, options.sizes))
+    records = make_records(seeds, sizes, options.scenes, options.questions)
+    answers = ask(trained, records, options.answers)
+    note = conditions(options, trained, len(records))
+    num_trainings = max(map(len, trained.values()))
+    records = [each for k in range(num_trainings) for each in of_training(k, records)]
     text = report(answers, records, note)
     print(text)
     if options.out:
         plot = options.out.with_suffix(".png")
-        draw(Report.of(answers, records, "exact"), plot)
         options.out.write_text(f"{text}\n![means and skills]({plot.name})\n", "utf-8")
+        draw(Report.of(answers, records, "exact"), plot)
 
 
 if __name__ == "__main__":

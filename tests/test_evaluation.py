@@ -12,7 +12,7 @@ import pytest
 from checkpoints import make_checkpoint
 
 from game_agent.engine import Completion, Engine, Request
-from game_agent.errors import InvalidInput, ModelError
+from game_agent.errors import InvalidInput, ModelError, Unavailable
 from game_agent.evaluation.answers import AnswerFile
 from game_agent.evaluation.asking import Asker, Replying
 from game_agent.evaluation.metrics import score
@@ -298,3 +298,18 @@ def test_models_are_not_in_memory_together(
     settings = Settings(Loading(kv_memory_bytes=2**24), REPLYING)
     evaluate(models, parse_ways("block,full"), make_records(2), settings)
     assert len(before) == 2
+
+
+def test_a_full_disk_keeps_what_is_on_file(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "answers.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(Unavailable, match="make room"):
+            run(tiny_checkpoint, "block,full", path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.stat().st_size == 20_000
+    found = run(tiny_checkpoint, "block,full", path)
+    assert found == run(tiny_checkpoint, "block,full")

@@ -134,10 +134,10 @@ def killed_at(monkeypatch: pytest.MonkeyPatch, settings: Settings, last: int) ->
     """A run that ends before step ``last``."""
     step = training.Training._step
 
-    def failing(self: training.Training, number: int, groups: list[list[int]]) -> None:
+    def failing(self: training.Training, number: int, groups: list[list[int]]) -> bool:
         if number == last:
             raise Killed
-        step(self, number, groups)
+        return step(self, number, groups)
 
     with monkeypatch.context() as patch:
         patch.setattr(training.Training, "_step", failing)

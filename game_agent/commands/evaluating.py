@@ -103,13 +103,15 @@ def run_evaluation(
     )
     if scenes:
         _check_scenes(data, settings)
+        sizes = _sizes(scene_blocks)
         records = scene_records(
-            _sizes(scene_blocks), num_scenes=scene_count, num_questions=scene_questions, seed=seed
-        )[:limit]
+            sizes, num_scenes=scene_count, num_questions=scene_questions, seed=seed
+        )
     elif data is None:
         raise InvalidInput("give records: --data FILE or --scenes")
     else:
         records = _read(data, settings, console, limit)
+    records = records[:limit]
     pool = _read(demonstrations_data, settings, console) if demonstrations_data else None
     chosen = [Model.parse(text) for text in models or ()] or [Model.parse(None)]
     ways = parse_ways(modes)
@@ -198,12 +200,15 @@ def _show(report: Report, conditions: str, out: Path | None, plot: Path | None) 
     """The tables, on the terminal and where they are wanted; the picture last."""
     text = markdown(report, "Evaluation", [conditions])
     typer.echo(text)
-    if out is not None:
-        picture = f"\n![means and types]({plot.name})\n" if plot else ""
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text + picture, "utf-8")
-    if plot is not None:
-        draw(report, plot)
+    try:
+        if out is not None:
+            picture = f"\n![means and types]({plot.name})\n" if plot else ""
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text + picture, "utf-8")
+        if plot is not None:
+            draw(report, plot)
+    except OSError as error:
+        raise InvalidInput(f"{error.filename} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from game_agent.errors import InvalidInput
+from game_agent.errors import InvalidInput, Unavailable
 from game_agent.evaluation.metrics import Scores
 
 Key = tuple[str, str, str]
@@ -65,16 +66,27 @@ class AnswerFile:
             self._write(head)
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Keep answers; they are on file when this returns."""
-        for answer in answers:
-            self.answers[answer.key] = answer
-            self._write(asdict(answer))
-        if self._file is not None:
-            self._file.flush()
+        """Keep answers; they are on file when this returns.
+
+        Raises :class:`Unavailable` where there is no room; what is on file counts all the same.
+        """
+        try:
+            for answer in answers:
+                self.answers[answer.key] = answer
+                self._write(asdict(answer))
+            if self._file is not None:
+                self._file.flush()
+        except OSError as error:
+            raise Unavailable(
+                f"answers cannot be written ({error.strerror}); make room, and give the same "
+                "command again: what is on file is not asked again"
+            ) from None
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            # What could not be written was told already.
+            with suppress(OSError):
+                self._file.close()
 
     def _read(self, path: Path, lines: list[bytes], settings: dict[str, Any]) -> None:
         for number, line in enumerate(lines, 1):

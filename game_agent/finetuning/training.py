@@ -90,14 +90,31 @@ class Training:
 
     def _step(self, step: int, groups: Groups) -> bool:
         """One step; whether any process was asked to stop meanwhile."""
-        begun = self._clock()
-        accelerator, settings = self.accelerator, self.settings
-        rate = settings.rate(step)
+        begun, rate = self._clock(), self.settings.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         num_labels = sum(
             len(reply) for group in groups for i in group for _, reply in self._samples[i].questions
         )
+        sums = self._learn(groups, num_labels)
+        sums[3] = self._is_stopped()
+        *sums_of, num_tokens, stopped = self.accelerator.reduce(sums, "sum").tolist()
+        losses = {_NAMES[full]: sums_of[full] / num_labels for full in self.settings.modes}
+        self._report(step + 1, losses, rate, num_tokens, self._clock() - begun)
+        if not all(map(math.isfinite, losses.values())):
+            raise TrainingError(
+                f"the loss is not a number after step {step + 1}; the last checkpoint is from "
+                "before. Begin anew with --restart and a lower --learning-rate"
+            )
+        return bool(stopped)
+
+    def _learn(self, groups: Groups, num_labels: int) -> Tensor:
+        """The passes of one step over this process's rows, and the change of the weights.
+
+        Returns [4]: losses in block mode and in full mode, tokens, 0; ``num_labels`` are those of
+        all processes.
+        """
+        accelerator, settings = self.accelerator, self.settings
         mine = groups[accelerator.process_index :: accelerator.num_processes]
         passes = [(group, full) for group in mine for full in settings.modes]
         # Processes' gradients are averaged, and passes' by backward(): what counts is the sum.
@@ -114,16 +131,7 @@ class Training:
                 self.optimizer.zero_grad()
             sums[int(full)] += loss.detach()
             sums[2] += len(row)
-        sums[3] = self._is_stopped()
-        block, full_mode, num_tokens, stopped = accelerator.reduce(sums, "sum").tolist()
-        losses = {_NAMES[f]: (full_mode if f else block) / num_labels for f in settings.modes}
-        self._report(step + 1, losses, rate, num_tokens, self._clock() - begun)
-        if not all(map(math.isfinite, losses.values())):
-            raise TrainingError(
-                f"the loss is not a number after step {step + 1}; the last checkpoint is from "
-                "before. Begin anew with --restart and a lower --learning-rate"
-            )
-        return bool(stopped)
+        return sums
 
     def _report(
         self, step: int, losses: dict[str, float], rate: float, num_tokens: float, seconds: float
