@@ -26,9 +26,9 @@ def test_the_shape_that_the_bundled_model_knows() -> None:
     assert world_state(HOUSE) == {
         "player": {
             "at": "kitchen",
-            "ways": {"pantry": "north", "hallway": "east"},
             "carrying": ["milk"],
         },
+        "nearby": {"pantry": {"way": "north"}, "hallway": {"way": "east"}},
         "rooms": {
             "hallway": {"exits": {"west": "kitchen"}},
             "kitchen": {"exits": {"north": "pantry", "east": "hallway"}},

@@ -95,8 +95,8 @@ def questions(state: State) -> Iterator[Question]:
     if len(carrying) <= SPOKEN_MOST:
         expected = frozenset(carrying or [NOTHING])
         yield Question("What am I carrying?", "carrying", expected, CARRY, names)
-    for room, way in state["player"]["ways"].items():
-        yield Question(f"Which way is the {room}?", "way", frozenset({way}), room, names)
+    for room, entry in state.get("nearby", {}).items():
+        yield Question(f"Which way is the {room}?", "way", frozenset({entry["way"]}), room, names)
     for thing, entry in state["things"].items():
         place = next(value for key, value in entry.items() if key != "kind")
         expected = frozenset({CARRY if "held by" in entry else place})

@@ -36,11 +36,11 @@ class Fact(NamedTuple):
 
 
 def world_state(facts: Iterable[Fact]) -> State:
-    """The sections ``player``, ``rooms``, ``things``, ``doors`` and ``containers``.
+    """The sections ``player``, ``nearby``, ``rooms``, ``things``, ``doors`` and ``containers``.
 
-    What somebody may ask about stands with what they ask about: which way the rooms next to the
-    player's are with the player, what lies in or on something with that, besides with the thing
-    that lies there.
+    What somebody may ask about stands with what they ask about: which way a room next to the
+    player's is with that room, what lies in or on something with that, besides with the thing that
+    lies there.
 
     Depends on the set of facts alone, not on their order. Doors are left out when there are none.
     """
@@ -48,9 +48,9 @@ def world_state(facts: Iterable[Fact]) -> State:
     things = _things(ordered)
     carrying = [name for name, entry in things.items() if entry.get("held by") == "player"]
     here, exits = _player_room(ordered), _exits(ordered)
-    ways = {room: way for way, room in exits[here].items()}
     state: State = {
-        "player": {"at": here, "ways": ways, "carrying": carrying},
+        "player": {"at": here, "carrying": carrying},
+        "nearby": {room: {"way": way} for way, room in exits[here].items()},
         "rooms": {room: {"exits": exits[room]} for room in sorted(exits)},
         "things": things,
         "doors": _doors(ordered),

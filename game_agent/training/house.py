@@ -15,9 +15,8 @@ OPPOSITE = {"north": "south", "south": "north", "east": "west", "west": "east"}
 SPOKEN_MOST = 4  # things named in one reply
 JOINED_SHARE = 0.75
 """Of houses whose state says twice what is where, as games' states do: with what lies there, and
-with what it lies in; and with the player, which way each room nearby is. In others that takes
-several facts."""
-WAYS_KEYS = ("ways", "nearby", "exits")
+with what it lies in; and which way each room next to the player's is. In others that takes several
+facts."""
 
 
 @dataclass
@@ -103,12 +102,10 @@ def _write_state(draft: Draft, house: _House, here: str) -> None:
     draft.rng.shuffle(order)
     house.things = dict(order)
     things: dict[str, Any] = house.things
-    player: dict[str, Any] = {"at": here}
     containers: dict[str, Any] = house.containers
+    nearby: dict[str, Any] = {}
     if house.is_joined:
-        # The name comes first: what is asked about leads to what follows it.
-        key = WAYS_KEYS[0] if draft.chance(0.7) else draft.pick(WAYS_KEYS)
-        player[key] = {room: way for way, room in house.exits[here].items()}
+        nearby = {room: {"way": way} for way, room in house.exits[here].items()}
         inside, on_top = house.holds("in"), house.holds("on")
         containers = {name: {**entry, "holds": inside[name]} for name, entry in containers.items()}
         things = {
@@ -116,7 +113,8 @@ def _write_state(draft: Draft, house: _House, here: str) -> None:
             for name, entry in things.items()
         }
     state: dict[str, Any] = {
-        "player": {**player, "carrying": list(house.carried)},
+        "player": {"at": here, "carrying": list(house.carried)},
+        "nearby": nearby,
         "rooms": {room: {"exits": ways} for room, ways in house.exits.items()},
         "things": things,
         "doors": house.doors,

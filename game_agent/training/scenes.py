@@ -63,7 +63,7 @@ def make_scene(rng: random.Random, num_blocks: int, split: Split = "train") -> S
 def _build(draft: Draft, num_blocks: int) -> None:
     room = max(1, num_blocks - 1)
     if draft.chance(HOUSE_SHARE):
-        add_house(draft, max(2, round(room * draft.rng.uniform(0.3, 0.9))), round(room * 2.2))
+        add_house(draft, max(2, round(room * draft.rng.uniform(0.15, 0.9))), round(room * 2.2))
     else:
         for maker, share in ((sections.add_world, 0.7), (sections.add_player, 0.6)):
             if draft.chance(share):
