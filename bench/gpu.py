@@ -1,285 +1,296 @@
 """Everything about a GPU in one unattended run: kernels right, kernels fast, TTFT, decoding.
 
-    python bench/gpu.py --out FOLDER [--seconds 420]
+    python bench/gpu.py --out FOLDER [--minutes 9] [--parts machine,kernels,…]
 
-An 8B-shaped llama with random bfloat16 weights, contexts from 512 to 32K. What is wrong is not
-timed, and the program then ends with status 1. Results are written after every measurement, as
-FOLDER/gpu.json and FOLDER/gpu.md, so that a run that is cut short leaves what it had. ``--smoke``
+Llama-3.1-8B's and Qwen3-8B's shapes with random bfloat16 weights, contexts from 50 tokens to 32K.
+Each part is a process of its own with a time limit, so that a part that crashes or hangs costs
+itself only. Results are written after every measurement, as FOLDER/gpu.json and gpu.md, and at the
+end as a picture. What is wrong is not timed, and the program then ends with status 1. ``--smoke``
 runs every line on a toy, for machines without a GPU (with TRITON_INTERPRET=1).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedModel
-from triton.errors import TritonError
+import triton
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "kernels")]
 
 import gpu_kernels  # noqa: E402
 import gpu_model  # noqa: E402
-from gpu_model import Bench  # noqa: E402
+from gpu_model import Beside  # noqa: E402
+from gpu_report import FAILURES, Report, plot, told  # noqa: E402
 
-from game_agent.blocks.pool import PagePool  # noqa: E402
-from game_agent.model.decoder import Decoder  # noqa: E402
 from game_agent_kernels import available_backends, kernels_for  # noqa: E402
 
-CONTEXTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-# What may go wrong on a device that the program has not seen; each costs one measurement.
-FAILURES = (
-    AssertionError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    TritonError,
-    TypeError,
-    ValueError,
-)
-SHAPE_8B = gpu_kernels.Shape(32, 8, 128)
-SMOKE_SHAPE = gpu_kernels.Shape(2, 1, 16)
+CONTEXTS = (50, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+SOME_CONTEXTS = (512, 8192, 32768)
+NPCS_CONTEXT = 8192
+LLAMA, QWEN = gpu_model.MODELS
 
 
-class Report:
-    """Results so far, written after every addition, and the time that is left."""
+@dataclass(frozen=True)
+class Part:
+    """A process of its own. ``seconds``: the longest that it may take."""
 
-    def __init__(self, folder: Path, seconds: float) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._end = time.monotonic() + seconds
-        self.results: dict[str, Any] = {"skipped": [], "wrong": []}
-
-    def add(self, section: str, row: Any) -> None:
-        """Append ``row`` to a section and write both files."""
-        self.results.setdefault(section, []).append(row)
-        print(f"{section}: {json.dumps(row)}", file=sys.stderr, flush=True)
-        text = json.dumps(self.results, indent=1)
-        (self._folder / "gpu.json").write_text(text + "\n", encoding="utf-8")
-        (self._folder / "gpu.md").write_text(markdown(self.results), encoding="utf-8")
-
-    def measure(self, section: str, what: str, needs_s: float, run: Callable[[], Any]) -> None:
-        """Add what ``run`` returns; note it as skipped where too little time is left.
-
-        Out of memory, or a failed launch, costs this measurement and not the others.
-        """
-        if self._end - time.monotonic() < needs_s:
-            self.add("skipped", f"{section}: {what}: no time left")
-            return
-        try:
-            self.add(section, run())
-        except FAILURES as error:
-            self.add("skipped", f"{section}: {what}: {type(error).__name__}: {error}")
-
-    def check(self, what: str, error: Callable[[], float], tolerance: float) -> bool:
-        """Whether ``error`` comes out within ``tolerance``; noted either way."""
-        row: dict[str, Any] = {"what": what, "tolerance": tolerance}
-        try:
-            row["error"] = error()
-        except FAILURES as failure:
-            row |= {"error": float("inf"), "failure": f"{type(failure).__name__}: {failure}"}
-        self.add("checks", row)
-        right = bool(row["error"] <= tolerance)
-        if not right:
-            self.add("wrong", what)
-        return right
+    run: Callable[[Report, torch.device, bool], None]
+    seconds: float
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """All sections as tables."""
-    lines = ["# GPU measurements", ""]
-    for section, rows in results.items():
-        if not rows:
-            continue
-        lines += [f"## {section}", ""]
-        if isinstance(rows[0], dict):
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            lines += ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
-            lines += ["| " + " | ".join(cell(row.get(n)) for n in names) + " |" for row in rows]
-        else:
-            lines += [f"- {row}" for row in rows]
-        lines.append("")
-    return "\n".join(lines)
+def measure_machine(report: Report, device: torch.device, smoke: bool) -> None:
+    """What it is and what it reaches; floors are computed from that."""
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    modules = (torch, triton, transformers)
+    versions = {module.__name__: module.__version__ for module in modules}
+    report.add("machine", {"name": name, **versions, **gpu_kernels.machine_figures(device)})
 
 
-def cell(value: object) -> str:
-    """A table cell: numbers to four digits."""
-    if value is None:
-        return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def right_backends(report: Report, device: torch.device, smoke: bool) -> list[str]:
-    """Check all kernels; the backends that are right in the dtype and head dim that is timed."""
-    timed = (torch.float32, 16) if smoke else (torch.bfloat16, 128)
-    checks = [timed]
+def check_kernels(report: Report, device: torch.device, smoke: bool) -> None:
+    """All of them against their references, the dtype and head dim that is timed first."""
+    timed = timed_kind(smoke)
+    kinds = [timed]
     if not smoke:
-        checks += [(torch.bfloat16, dim) for dim in (32, 64, 80, 256)]
-        checks += [(torch.float16, 128), (torch.float32, 64)]
-    right = []
-    for name in ("triton", "flash"):
-        kernels = kernels_for(device, name)
-        for dtype, dim in checks if name == "triton" else [timed]:
-            good = report.check(
-                f"{name} segment_attention {dtype} {dim}",
-                partial(gpu_kernels.attention_error, kernels, device, dtype, dim),
+        kinds += [(torch.bfloat16, dim) for dim in (32, 64, 80, 256)]
+        kinds += [(torch.float16, 128), (torch.float32, 64)]
+    dtype = timed[0]
+    report.check(
+        f"norms, silu_mul, rope_store {dtype}",
+        lambda: gpu_kernels.elementwise_error(kernels_for(device, "triton"), device, dtype),
+        gpu_kernels.TOLERANCE[dtype],
+    )
+    for name, some in (("triton", kinds[:1]), ("flash", kinds[:1]), ("triton", kinds[1:])):
+        for dtype, dim in some:
+            report.check(
+                attention_check(name, dtype, dim),
+                partial(attention_error, name, device, dtype, dim),
                 gpu_kernels.TOLERANCE[dtype],
             )
-            if good and (dtype, dim) == timed:
-                right.append(name)
-    good = report.check(
-        f"norms, silu_mul, rope_store {timed[0]}",
-        partial(gpu_kernels.elementwise_error, kernels_for(device, "triton"), device, timed[0]),
-        gpu_kernels.TOLERANCE[timed[0]],
-    )
-    return right if good else []
 
 
-def load(
-    report: Report, device: torch.device, backends: list[str], smoke: bool
-) -> tuple[Bench, Bench, PreTrainedModel]:
-    """(captured passes, eager passes with flash attention where right, Hugging Face's model)."""
-    dtype = torch.float32 if smoke else torch.bfloat16
-    config = gpu_model.LLAMA_8B
-    if smoke:
-        config = gpu_model.smaller(config, **gpu_model.SMOKE_SIZES)
-    model = gpu_model.hugging_face(config, device, dtype)
-    decoder = gpu_model.decoder_of(model, kernels_for(device, "triton"))
-    spec = decoder.spec
-    num_pages = 200 if smoke else 3 * max(CONTEXTS) // 2 // 16
-    pool = PagePool(
-        num_pages, spec.num_layers, spec.num_kv_heads, spec.head_dim, dtype=dtype, device=device
-    )
-    bench = Bench(decoder, pool)
-    eager = Bench(Decoder(spec, decoder.weights, kernels_for(device, backends[-1])), pool)
-    taken = bench.capture(lambda done, total: print(f"graph {done}/{total}", file=sys.stderr))
-    report.add("graphs", {"capture_s": taken})
-    return bench, eager, model
+def timed_kind(smoke: bool) -> tuple[torch.dtype, int]:
+    """Dtype and head dim of what is timed."""
+    return (torch.float32, 16) if smoke else (torch.bfloat16, 128)
 
 
-def check_model(
-    report: Report, bench: Bench, eager: Bench, model: PreTrainedModel, smoke: bool
-) -> bool:
-    """Logits against Hugging Face's: captured, eager, and in two passes."""
-    ways = (("captured", bench, 300), ("eager", eager, 300), ("eager, two passes", eager, 3000))
-    right = [
-        report.check(
-            f"logits {name}, 1 - cosine",
-            partial(gpu_model.distance, one, model, 20 if smoke else tokens),
-            2e-3,
-        )
-        for name, one, tokens in ways
-    ]
-    return all(right)
+def attention_check(name: str, dtype: torch.dtype, dim: int) -> str:
+    return f"{name} segment_attention {dtype} {dim}"
+
+
+def attention_error(name: str, device: torch.device, dtype: torch.dtype, dim: int) -> float:
+    return gpu_kernels.attention_error(kernels_for(device, name), device, dtype, dim)
+
+
+def right_backends(report: Report, smoke: bool) -> list[str]:
+    """Those whose attention is right in what is timed."""
+    kind = timed_kind(smoke)
+    return [n for n in ("triton", "flash") if report.is_right(attention_check(n, *kind))]
+
+
+def time_attention(report: Report, device: torch.device, smoke: bool) -> None:
+    """Attention alone beside torch's."""
+    backends = right_backends(report, smoke)
+    shape = gpu_kernels.SMOKE_SHAPE if smoke else gpu_kernels.SHAPE_8B
+    for case in gpu_kernels.SMOKE_CASES if smoke else gpu_kernels.CASES:
+        run = partial(gpu_kernels.time_case, case, shape, device, backends)
+        report.measure("attention", case.name, 8, run)
+
+
+def tune_attention(report: Report, device: torch.device, smoke: bool) -> None:
+    """Other sizes of tiles than those chosen, for what is most often computed."""
+    shape = gpu_kernels.SMOKE_SHAPE if smoke else gpu_kernels.SHAPE_8B
+    choices = gpu_kernels.CHOICES[:2] if smoke else gpu_kernels.CHOICES
+    for case in gpu_kernels.SMOKE_CASES[:1] if smoke else gpu_kernels.TUNED_CASES:
+        for choice in choices:
+            run = partial(gpu_kernels.time_choice, case, choice, shape, device)
+            report.measure("tuning", f"{case.name}, {choice}", 4, run)
+
+
+def measure_model(name: str, report: Report, device: torch.device, smoke: bool) -> None:
+    """One model: logits against Hugging Face's, then TTFT, replies, NPCs, and full prefills."""
+    backends = right_backends(report, smoke)
+    if "triton" not in backends:
+        report.add("skipped", f"{name}: attention is not right")
+        return
+    beside = gpu_model.load(name, kernels_for(device, backends[-1]), device, smoke)
+    if not check_model(report, name, beside, smoke):
+        return
+    contexts = CONTEXTS if name == LLAMA else SOME_CONTEXTS
+    contexts = (50, 60) if smoke else contexts
+    measure_ttft(report, name, beside, contexts, 1 if smoke else 15)
+    few = (60,) if smoke else contexts[-3:] if name == LLAMA else contexts[1:]
+    for context in few:
+        for replies in (1, 16):
+            what = f"{name}, {replies} replies over {context} tokens"
+            run = partial(decode_row, report, name, beside, context, replies, 3 if smoke else 48)
+            report.measure("decode", what, 8, run)
+    for count in (1, 2) if smoke else (1, 8, 32):
+        run = partial(npcs_row, report, name, beside, count, smoke)
+        report.measure("npcs", f"{name}, {count}", 10, run)
+    for context in contexts:
+        run = partial(prefill_row, name, beside, context)
+        report.measure("prefill", f"{name}, {context} tokens", 15, run)
+
+
+def check_model(report: Report, name: str, beside: Beside, smoke: bool) -> bool:
+    """Its logits are as near to those of float32 as Hugging Face's: captured, eager, two passes."""
+    ways = (("captured", beside.captured, 300), ("eager", beside.eager, 300))
+    ways += (("eager, two passes", beside.eager, 3000),)
+    right = True
+    for way, bench, tokens in ways:
+        exact = beside.exact[tokens]
+        tolerance = 3 * exact.noise + 1e-4
+        error = partial(gpu_model.distance, bench, exact)
+        # All are to be seen, so no `and` before the check.
+        right = report.check(f"{name} {way}, 1 - cosine of logits", error, tolerance) and right
+    return right
 
 
 def measure_ttft(
-    report: Report,
-    bench: Bench,
-    eager: Bench,
-    model: PreTrainedModel,
-    contexts: Sequence[int],
-    repeats: int,
+    report: Report, name: str, beside: Beside, contexts: Sequence[int], repeats: int
 ) -> None:
-    """TTFT against context: first what is cached, then what is computed in full."""
-    plain = replace(bench, graphs=None)
+    """With all blocks cached and with one changed, captured and not."""
 
-    def cached(context: int) -> dict[str, float]:
+    def row(context: int) -> dict[str, Any]:
         return {
+            "model": name,
             "context": context,
-            **gpu_model.ttft(bench, context, repeats),
-            "floor_ms": gpu_model.floor_ms(bench, context, speed(report)),
-            "eager_cached_ms": gpu_model.ttft(plain, context, 2)["cached_ms"],
-        }
-
-    def full(context: int) -> dict[str, float]:
-        return {
-            "context": context,
-            "full_ms": gpu_model.full_prefill(eager, context, 2),
-            "full_triton_ms": gpu_model.full_prefill(plain, context, 2),
-            "hugging_face_ms": gpu_model.hugging_face_prefill(model, context, 2),
+            **gpu_model.ttft(beside.captured, context, repeats),
+            "floor_ms": gpu_model.floor_ms(beside.captured, context, speed(report)),
+            "eager_cached_ms": gpu_model.ttft(beside.plain, context, 2)["cached_ms"],
         }
 
     for context in contexts:
-        report.measure("ttft", f"{context} tokens", 5, partial(cached, context))
-    for context in contexts:
-        report.measure("prefill", f"{context} tokens", 20, partial(full, context))
+        report.measure("ttft", f"{name}, {context} tokens", 5, partial(row, context))
 
 
-def measure_decode(report: Report, bench: Bench, contexts: Sequence[int], steps: int) -> None:
-    """Milliseconds a token against the time to read everything once."""
-    for context in contexts:
-        for batch in (1, 16):
-            what = f"{batch} replies over {context} tokens"
-            row = partial(decode_row, report, bench, context, batch, steps)
-            report.measure("decode", what, 10, row)
+def prefill_row(name: str, beside: Beside, context: int) -> dict[str, Any]:
+    """Everything computed, causally: with flash attention where right, without, and by others."""
+    return {
+        "model": name,
+        "context": context,
+        "full_ms": gpu_model.full_prefill(beside.eager, context, 2),
+        "full_triton_ms": gpu_model.full_prefill(beside.plain, context, 2),
+        "hugging_face_ms": gpu_model.hugging_face_prefill(beside.model, context, 2),
+    }
 
 
 def decode_row(
-    report: Report, bench: Bench, context: int, batch: int, steps: int
+    report: Report, name: str, beside: Beside, context: int, replies: int, steps: int
 ) -> dict[str, Any]:
-    """One line of the table of decoding."""
-    ms = gpu_model.decode(bench, context, batch, steps)
-    floor = gpu_model.floor_ms(bench, context, speed(report))
+    """Milliseconds a token against the time to read everything once."""
+    ms = gpu_model.step_ms(gpu_model.talk(beside.captured, context, replies, steps))
+    floor = gpu_model.floor_ms(beside.captured, context, speed(report))
     return {
+        "model": name,
         "context": context,
-        "replies": batch,
+        "replies": replies,
         "step_ms": ms,
-        "tokens_per_s": 1e3 * batch / ms,
+        "tokens_per_s": 1e3 * replies / ms,
         "floor_ms": floor,
-        "of_floor": ms / floor,
+        "share_of_floor": floor / ms,
+    }
+
+
+def npcs_row(report: Report, name: str, beside: Beside, count: int, smoke: bool) -> dict[str, Any]:
+    """Characters who answer at once in one world, against one after another."""
+    context, tokens = (60, 3) if smoke else (NPCS_CONTEXT, 32)
+    times = gpu_model.talk(beside.captured, context, count, tokens)
+    rows = [row for row in report.rows("npcs") if row["model"] == name and row["npcs"] == 1]
+    alone = rows[0]["all_ms"] if rows else sum(times) if count == 1 else None
+    return {
+        "model": name,
+        "context": context,
+        "npcs": count,
+        "first_ms": times[0],
+        "all_ms": sum(times),
+        "one_after_another_ms": None if alone is None else count * alone,
     }
 
 
 def speed(report: Report) -> float:
     """GB/s of a copy, as measured at the start."""
-    return float(report.results["machine"][0]["gb_per_s"])
+    return float(report.rows("machine")[0]["gb_per_s"])
+
+
+# The most telling first.
+PARTS = {
+    "machine": Part(measure_machine, 60),
+    "kernels": Part(check_kernels, 150),
+    "attention": Part(time_attention, 100),
+    LLAMA: Part(partial(measure_model, LLAMA), 240),
+    QWEN: Part(partial(measure_model, QWEN), 150),
+    "tuning": Part(tune_attention, 150),
+}
+
+
+def run_apart(args: argparse.Namespace) -> None:
+    """Every part in its process, while there is time."""
+    end = time.monotonic() + 60 * args.minutes
+    for name in args.parts.split(","):
+        left = min(end - time.monotonic(), PARTS[name].seconds)
+        # Ten seconds are kept for what is under way when a part's time is over.
+        options = ["--out", str(args.out), "--part", name, "--minutes", str((left - 10) / 60)]
+        command = [sys.executable, __file__, *options, *(["--smoke"] if args.smoke else [])]
+        trouble = "no time left" if left < 30 else None
+        if trouble is None:
+            try:
+                status = subprocess.run(command, timeout=left).returncode
+                trouble = f"ended with status {status}" if status else None
+            except subprocess.TimeoutExpired:
+                trouble = f"stopped after {left:.0f} s"
+        if trouble is not None:
+            Report(args.out).add("skipped", f"{name}: {trouble}")
+
+
+def run_part(args: argparse.Namespace) -> None:
+    """One part, here."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    report = Report(args.out, 60 * args.minutes)
+    try:
+        PARTS[args.part].run(report, device, args.smoke)
+    except FAILURES as error:
+        report.add("skipped", f"{args.part}: {told(error)}")
+        raise
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for results")
-    parser.add_argument("--seconds", type=float, default=420, help="begin nothing after so long")
+    parser.add_argument("--minutes", type=float, default=9, help="to be over after so many")
+    parser.add_argument("--parts", default=",".join(PARTS), help="only these, by commas")
     parser.add_argument("--smoke", action="store_true", help="a toy of everything, no GPU needed")
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if unknown := set(args.parts.split(",")) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if "triton" not in available_backends() or not (args.smoke or torch.cuda.is_available()):
         raise SystemExit("this needs CUDA and Triton; or --smoke with TRITON_INTERPRET=1")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    report = Report(args.out, args.seconds)
-    smoke: bool = args.smoke
-    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    figures = gpu_kernels.machine_figures(device)
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    report.add("machine", {"name": name, **versions, **figures})
-
-    backends = right_backends(report, device, smoke)
-    if "triton" in backends:
-        shape = SMOKE_SHAPE if smoke else SHAPE_8B
-        for case in gpu_kernels.SMOKE_CASES if smoke else gpu_kernels.CASES:
-            report.measure(
-                "attention",
-                case.name,
-                10,
-                partial(gpu_kernels.time_case, case, shape, device, backends),
-            )
-        bench, eager, model = load(report, device, backends, smoke)
-        if check_model(report, bench, eager, model, smoke):
-            repeats, steps = (1, 2) if smoke else (15, 48)
-            measure_ttft(report, bench, eager, model, (60,) if smoke else CONTEXTS, repeats)
-            measure_decode(report, bench, (60,) if smoke else (2048, 8192, 32768), steps)
-    if report.results["wrong"]:
-        raise SystemExit(f"wrong, and so not timed: {', '.join(report.results['wrong'])}")
+    if args.part:
+        run_part(args)
+        return
+    (args.out / "gpu.json").unlink(missing_ok=True)
+    run_apart(args)
+    report = Report(args.out)
+    try:
+        plot(report.results, args.out / "gpu.png")
+    except ImportError as error:
+        report.add("skipped", f"picture: {told(error)}")
+    wrong = [row["what"] for row in report.rows("checks") if not row["right"]]
+    if wrong or not report.rows("checks"):
+        raise SystemExit(f"wrong, and so not timed: {', '.join(wrong) or 'nothing was checked'}")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,8 @@ from kernel_plans import PlanBuilder, RunShape
 from torch import Tensor
 
 from game_agent_kernels import Kernels, Plan, kernels_for
-from game_agent_kernels.segment_attention import reference
+from game_agent_kernels.segment_attention import reference, worklist
+from game_agent_kernels.segment_attention import triton as triton_attention
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 
@@ -69,6 +72,8 @@ CASES = (
     Case("causal prefill of 4096", 4096),
     Case("causal prefill of 16384", 16384),
 )
+SHAPE_8B = Shape(32, 8, 128)
+SMOKE_SHAPE = Shape(2, 1, 16)
 SMOKE_CASES = (Case("smoke", 3, 2, 20), Case("smoke causal", 9))
 
 
@@ -184,6 +189,45 @@ def time_case(
         row[f"{name}_tflops"] = 4e-9 * case.scores * shape.heads * shape.dim / ms
         row[f"{name}_gb_per_s"] = 1e-6 * kv_bytes / ms
     return row
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Sizes that might serve attention better.
+
+    stages: of the pipeline; keys: of a tile; fill: programs for each processor
+    """
+
+    stages: int
+    keys: int
+    fill: int
+
+
+TUNED_CASES = (CASES[0], CASES[4], CASES[5], CASES[7])
+CHOICES = tuple(
+    Choice(stages, keys, fill)
+    for fill in (2, 1, 4)
+    for keys in (64, 32, 128)
+    for stages in (5, 3, 7)
+)
+
+
+def time_choice(
+    case: Case, choice: Choice, shape: Shape, device: torch.device
+) -> dict[str, object]:
+    """Milliseconds of the Triton kernel with other sizes than it would choose."""
+
+    def tiling_for(*args: Any, **options: Any) -> worklist.Tiling:
+        chosen = worklist.tiling_for(*args, **options)
+        wanted = choice.fill * options["processors"] // options["kv_heads"]
+        return replace(chosen, keys=choice.keys, wanted=max(wanted, 1))
+
+    with (
+        mock.patch.object(triton_attention, "tiling_for", tiling_for),
+        mock.patch.object(triton_attention, "_num_stages", return_value=choice.stages),
+    ):
+        ms = time_case(case, shape, device, ["triton"])["triton_ms"]
+    return {"case": case.name, **asdict(choice), "ms": ms}
 
 
 def _attention(
