@@ -284,10 +284,7 @@ def main() -> None:
     (args.out / "gpu.json").unlink(missing_ok=True)
     run_apart(args)
     report = Report(args.out)
-    try:
-        plot(report.results, args.out / "gpu.png")
-    except ImportError as error:
-        report.add("skipped", f"picture: {told(error)}")
+    plot(report.results, args.out / "gpu.png")
     wrong = [row["what"] for row in report.rows("checks") if not row["right"]]
     if wrong or not report.rows("checks"):
         raise SystemExit(f"wrong, and so not timed: {', '.join(wrong) or 'nothing was checked'}")

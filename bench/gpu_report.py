@@ -12,6 +12,12 @@ from typing import Any
 
 from triton.errors import TritonError
 
+try:
+    import matplotlib
+    from matplotlib import pyplot
+except ImportError:
+    matplotlib = None
+
 # What may go wrong on a device that the program has not seen; each costs one measurement.
 FAILURES = (
     ArithmeticError,
@@ -122,12 +128,10 @@ def cell(value: object) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """TTFT against context, a picture for each model. Raises ``ImportError`` without matplotlib."""
-    import matplotlib
-
+    """TTFT against context, a picture for each model; none without matplotlib."""
+    if matplotlib is None:
+        return
     matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = [*results.get("ttft", []), *results.get("prefill", [])]
     models = list(dict.fromkeys(row["model"] for row in rows))
     if not models:

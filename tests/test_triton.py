@@ -13,7 +13,9 @@ import torch
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-INTERPRETED = ["tests/test_triton_kernels.py", "tests/test_graphs_triton.py"]
+INTERPRETED = [
+    f"tests/test_{name}.py" for name in ("triton_kernels", "graphs_triton", "graphs_steps")
+]
 OLD_INTERPRETER = (
     np.lib.NumpyVersion(np.__version__) >= "2.4.0"
     and np.lib.NumpyVersion(triton.__version__) < "3.9.0"
