@@ -238,6 +238,75 @@ def test_a_loaded_save_takes_the_place_of_what_was_there(tmp_path: Path) -> None
         assert expected["agents"]["ann"]["turns"] == []
 
 
+def put(value: dict[str, Any], path: str, new: Any) -> None:
+    """Set what ``path`` (``world/seq``) names."""
+    *parents, last = path.split("/")
+    place: Any = value
+    for name in parents:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    place[last] = new
+
+
+BOOK = {"entries": [lore_entry("a")]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"world/seq": 2**53},
+        {"world/lore": {**BOOK, "scan_depth": -1, "token_budget": -1}},
+        {"world/lore": {**BOOK, "scan_depth": 4.5, "token_budget": 1e300}},
+        {"agents/0/lore": {"entries": [], "scan_depth": 1e300}},
+        {"agents/0/lore": {"entries": [], "recursive_scanning": True}},
+        {"agents/0/memory/next_index": 2**53, "agents/0/memory/turns/0/text": "another"},
+        {"agents/0/memory_tokens": 2**53},
+        {"agents/0/memory/turns/0/game_time": 1e308},
+    ],
+)
+def test_a_save_that_is_loaded_is_found_again(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        server.ask_for(id=2, op="agent.put", agent="ann", world="w", profile="p")
+        server.ask_for(id=3, op="agent.observe", agent="ann", event="rain")
+        server.journal.commit()
+        saved = json.loads(server.ask_for(id=4, op="save", world="w")["data"])
+        for path, value in changes.items():
+            put(saved, path, value)
+        assert server.ask_for(id=5, op="load", data=json.dumps(saved).encode())["ev"] == "ok"
+        server.ask_for(id=6, op="agent.observe", agent="ann", event="snow")
+        server.journal.commit()
+        expected = picture(server.runtime)
+        books = [
+            (book.scan_depth, book.token_budget, book.is_recursive)
+            for book in (server.runtime.worlds["w"].lore, server.runtime.agents["ann"].lore)
+            if book is not None
+        ]
+    with desk(tmp_path) as server:
+        assert picture(server.runtime) == expected
+        for book in (server.runtime.worlds["w"].lore, server.runtime.agents["ann"].lore):
+            if book is not None:
+                assert books.pop(0) == (book.scan_depth, book.token_budget, book.is_recursive)
+        assert not books
+
+
+@pytest.mark.parametrize(
+    "path", ["world/seq", "agents/0/memory/next_index", "agents/0/memory_tokens"]
+)
+def test_a_save_with_numbers_that_could_not_be_written_is_refused(
+    tmp_path: Path, path: str
+) -> None:
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        server.ask_for(id=2, op="agent.put", agent="ann", world="w", profile="p")
+        saved = json.loads(server.ask_for(id=4, op="save", world="w")["data"])
+        for number in (2**53 + 1, 2**63, 2**64 - 1, 10**30):
+            put(saved, path, number)
+            reply = server.ask_for(id=f"{number}", op="load", data=json.dumps(saved).encode())
+            assert (reply["ev"], reply.get("code")) == ("error", "invalid")
+            assert reply["where"].startswith("data.")
+        server.journal.commit()
+
+
 def test_summaries_come_back_and_so_do_turns_of_a_version_without_them(tmp_path: Path) -> None:
     old = {"kind": "event", "speaker": "", "text": "x", "reply": None, "game_time": 1, "index": 0}
     with desk(tmp_path) as server:

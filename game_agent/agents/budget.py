@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from game_agent.agents.limits import MAX_COUNT
 from game_agent.errors import InvalidInput
 
 
@@ -26,8 +27,9 @@ class MemoryBudget:
     summarize: bool = False
 
     def __post_init__(self) -> None:
-        if self.tokens is not None and self.tokens < 0:
-            raise InvalidInput("memory_tokens must not be negative", where="memory_tokens")
+        if self.tokens is not None and not 0 <= self.tokens <= MAX_COUNT:
+            message = f"memory_tokens is a number of tokens, 0 to {MAX_COUNT}"
+            raise InvalidInput(message, where="memory_tokens")
         if not 0 <= self.recall <= MAX_RECALL:
             message = f"recall is a number of turns, 0 to {MAX_RECALL}"
             raise InvalidInput(message, where="recall")

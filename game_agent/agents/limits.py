@@ -19,6 +19,8 @@ MAX_OPTION_CHARS = 4096
 MAX_STOP_CHARS = 1024
 """Of a text that ends a reply."""
 MAX_STOPS = 64
+MAX_COUNT = 2**53
+"""Of a number that counts something: the wire, state files and all languages hold it exactly."""
 
 
 def check_text(

@@ -15,7 +15,7 @@ from itertools import islice
 from game_agent.agents.decorators import Decorators, read_decorators
 from game_agent.agents.fields import Fields
 from game_agent.agents.keys import Key, KeyIndex, read_keys
-from game_agent.agents.limits import MAX_LORE_CHARS, check_text
+from game_agent.agents.limits import MAX_COUNT, MAX_LORE_CHARS, check_text
 from game_agent.agents.macros import without_comments
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.patterns import Pattern, PatternIndex, read_patterns
@@ -110,7 +110,7 @@ class Lorebook:
         depth = fields.number("scan_depth", DEFAULT_SCAN_DEPTH)
         self.scan_depth = min(max(int(depth), 0), MAX_SCAN_DEPTH)
         budget = fields.number("token_budget", -1)
-        self.token_budget = int(budget) if budget >= 0 else None
+        self.token_budget = min(int(budget), MAX_COUNT) if budget >= 0 else None
         self.is_recursive = fields.flag("recursive_scanning", False)
         self.num_entries = len(fields.sequence("entries"))
         self.entries = _entries(fields.sequence("entries"), f"{where}/entries")

@@ -17,14 +17,14 @@ from game_agent.agents.actions import parse_actions
 from game_agent.agents.agent import Agent
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
-from game_agent.agents.limits import MAX_NAME_CHARS
+from game_agent.agents.limits import MAX_COUNT, MAX_NAME_CHARS
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
 from game_agent.agents.patch import Json, check_json
 from game_agent.agents.persona import Persona
 from game_agent.agents.rules import Rule, parse_rules
 from game_agent.agents.sight import parse_sight
-from game_agent.agents.world import World
+from game_agent.agents.world import World, check_seq
 from game_agent.errors import InvalidInput
 
 FORMAT = "game-agent save"
@@ -145,8 +145,7 @@ def read_snapshot(data: bytes) -> Snapshot:
     world = save.world
     _check_name(world.name, "/world/name")
     check_json(world.state, "/world/state")
-    if not 0 <= world.seq < 2**63:
-        raise InvalidInput("seq is a whole number, 0 or above", where="/world/seq")
+    check_seq(world.seq, "/world/seq")
     with _under("/world/partition"):
         rules = parse_rules(world.partition)
     lore = None if world.lore is None else Lorebook(world.lore, "/world/lore")
@@ -176,6 +175,9 @@ def _agent(fields: _AgentFields, where: str) -> AgentSnapshot:
             lore = Lorebook(fields.lore, "/lore")
         with _under("/memory"):
             memory = Memory.from_value(fields.memory)
+            if memory.next_index > MAX_COUNT:
+                message = f"the next index is at most {MAX_COUNT}, so that turns can be added"
+                raise InvalidInput(message, where="/next_index")
     return AgentSnapshot(persona, fields.sees, memory, lore, budget)
 
 

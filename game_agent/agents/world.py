@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from game_agent.agents.limits import MAX_COUNT
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.nodes import Part
 from game_agent.agents.partition import Partition, partition, visible
@@ -86,8 +87,7 @@ class World:
         """
         if not isinstance(state, dict):
             raise InvalidInput("the state of a world is an object", where="state")
-        if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0:
-            raise InvalidInput("seq is a whole number, 0 or above", where="seq")
+        check_seq(seq)
         check_json(state)
         with self._lock:
             old = self.partition
@@ -119,6 +119,7 @@ class World:
                 message = f'change {seq} of the world "{self.name}" is not the next one'
                 message += f", {self.seq + 1}; send what is missing, or the whole state again"
                 raise Conflict(message, expected=self.seq + 1, where="seq")
+            check_seq(self.seq + 1)
             apply = apply_patch if merge is None else merge_patch
             state = apply(self.state, copy.deepcopy(content))
             return self._change(state, self.seq + 1, digest, self.partition)
@@ -163,6 +164,12 @@ class World:
         if self.on_change is not None:
             self.on_change(set(added))
         return self._last
+
+
+def check_seq(seq: object, where: str = "seq") -> None:
+    """Raises InvalidInput if ``seq`` is no number of a world's version."""
+    if isinstance(seq, bool) or not isinstance(seq, int) or not 0 <= seq <= MAX_COUNT:
+        raise InvalidInput(f"seq is a whole number, 0 to {MAX_COUNT}", where=where)
 
 
 def _texts_beside(one: Partition, other: Partition) -> list[str]:

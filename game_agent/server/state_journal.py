@@ -150,7 +150,7 @@ class StateJournal:
         if book is None:
             self._store.undefine(owner, "lore.put")
         else:
-            fields = {kind: name, **book_fields(book.value)}
+            fields = {kind: name, **book_fields(book)}
             self._store.define(Definition(owner, "lore.put", fields))
         self._books[owner] = book
 

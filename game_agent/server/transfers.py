@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from weakref import WeakKeyDictionary
 
+from game_agent.agents.lore import Lorebook
 from game_agent.agents.snapshot import Snapshot, read_snapshot
 from game_agent.errors import InvalidInput, TooLarge
 from game_agent.protocol import messages
@@ -133,7 +133,14 @@ def requests_that_make(world: World, agents: list[Agent]) -> Iterator[messages.R
         )
 
 
-def book_fields(value: Mapping[str, Any]) -> Map:
-    """The fields of a lorebook's value that ``lore.put`` has."""
-    names = ("entries", "scan_depth", "token_budget", "recursive_scanning")
-    return {name: value.get(name) for name in names}
+def book_fields(book: Lorebook) -> Map:
+    """The fields of the ``lore.put`` that makes this lorebook.
+
+    Its numbers are those that are in force: cards and saves may say others that mean the same.
+    """
+    return {
+        "entries": book.value["entries"],
+        "scan_depth": book.scan_depth,
+        "token_budget": book.token_budget,
+        "recursive_scanning": book.is_recursive,
+    }
