@@ -519,6 +519,14 @@ def test_random_batches_stop() -> None:
     assert (shares[0], shares[-1]) == (0.3, 0.0)
 
 
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_what_a_preset_gives_fits_into_the_package(preset: presets.Preset) -> None:
+    with torch.device("meta"):
+        network = Network(preset.size)
+    # 20 MB in float16, less what the tokenizer and the card take.
+    assert 2 * sum(weight.numel() for weight in network.parameters()) < 19.6e6
+
+
 def test_an_unknown_preset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="'tpu'.*cpu, gpu"):
         bundled.train_bundled("tpu", tmp_path)
