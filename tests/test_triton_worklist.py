@@ -154,3 +154,14 @@ def test_tiles_hold_whole_rows(group: int, rows: int) -> None:
     assert tiling.rows * group <= tiling.packed
     assert tiling.packed in (16, 32, 64, 128)
     assert tiling.keys % PAGE_TOKENS == 0
+
+
+def test_items_that_read_the_same_keys_stand_together() -> None:
+    """Row tiles of one event over long blocks: in pairs, longest first."""
+    plan = plan_of([RunShape(32, far=[4096], own=False)])
+    work = divide(plan, Tiling(packed=16, rows=16, keys=64, wanted=8))
+    first, last = work.items[:, 2], work.items[:, 3]
+    assert len(work.items) == 8
+    assert (np.diff(last - first) <= 0).all()
+    np.testing.assert_array_equal(first[::2], first[1::2])
+    assert (work.items[::2, 0] != work.items[1::2, 0]).all()

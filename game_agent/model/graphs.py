@@ -42,16 +42,19 @@ MEAN_KEYS = 64.0
 def capture_on_cuda() -> Capture:
     """How graphs are captured; all of them share the memory of what they compute in between."""
     memory = torch.cuda.graph_pool_handle()
+    # One for all, since matrix products keep a work space for every stream that they have seen.
+    side = torch.cuda.Stream()
 
     def capture(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
         # Compiles kernels and makes libraries take their work space, which no capture may do.
-        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             run()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=memory):
+        # Other threads may go on using the GPU: another model's engine, say.
+        mode = "thread_local"
+        with torch.cuda.graph(graph, pool=memory, stream=side, capture_error_mode=mode):
             result = run()
 
         def replay() -> Tensor:

@@ -200,7 +200,11 @@ def _visible_ends(positions: Ints, run_tiles: Longs, unit_run: Longs, last_rows:
 def _items(
     unit_row: Longs, unit_rows: Longs, begin: Longs, work: Longs, splits: Longs
 ) -> tuple[Ints, int, Longs]:
-    """(items, longest first; number of partial results; first one of each row tile)."""
+    """(items, number of partial results, first one of each row tile).
+
+    The longest items come first, and of those equally long the ones that read the same keys stand
+    together: they run at the same time, and all but one find them in the second-level cache.
+    """
     partials = np.where(splits > 1, splits, 0)
     first_partial = np.cumsum(partials) - partials
     of = np.repeat(np.arange(len(splits)), splits)
@@ -210,4 +214,4 @@ def _items(
     partial = np.where(splits[of] > 1, first_partial[of] + number, -1)
     columns = (unit_row[of], unit_rows[of], first, last, partial)
     items = np.stack(columns, 1).astype(np.int32)
-    return items[np.argsort(first - last, kind="stable")], int(partials.sum()), first_partial
+    return items[np.lexsort((first, first - last))], int(partials.sum()), first_partial
