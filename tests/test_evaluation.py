@@ -206,7 +206,7 @@ def ask(
     engine: Engine, prompts: Prompts, records: Sequence[Record], repair_tokens: int, way: str
 ) -> list[Completion]:
     asker = Asker(engine, prompts, Replying(6, (), repair_tokens), records)
-    replies = asker.ask(records, WAYS[way])
+    replies = list(asker.ask(records, WAYS[way]))
     assert all(isinstance(reply, Completion) for reply in replies)
     return [reply for reply in replies if isinstance(reply, Completion)]
 
@@ -255,6 +255,8 @@ def test_what_is_too_long_is_named(tmp_path: Path) -> None:
     loading = Loading(kv_memory_bytes=2**24)
     with pytest.raises(InvalidInput, match="record long: the prompt has .* --on-bad-data skip"):
         evaluate(models, parse_ways("block"), records, Settings(loading, REPLYING))
+    with pytest.raises(InvalidInput, match="record long"):  # while others are under way
+        evaluate(models, parse_ways("block"), records[::-1], Settings(loading, REPLYING))
     skip = Settings(loading, REPLYING, on_bad_data="skip")
     result = evaluate(models, parse_ways("block,full"), records, skip)
     assert len(result.bad) == 2
@@ -313,3 +315,16 @@ def test_a_full_disk_keeps_what_is_on_file(tiny_checkpoint: Path, tmp_path: Path
     assert path.stat().st_size == 20_000
     found = run(tiny_checkpoint, "block,full", path)
     assert found == run(tiny_checkpoint, "block,full")
+
+
+def test_each_answer_is_told_and_on_file_as_it_comes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path, told = tmp_path / "answers.jsonl", []
+
+    def hear(what: str, done: int, of: int) -> None:
+        assert len(path.read_bytes().splitlines()) == 1 + done
+        told.append((what, done, of))
+
+    settings = Settings(Loading(kv_memory_bytes=2**24), REPLYING)
+    models = [Model("tiny", tiny_checkpoint)]
+    evaluate(models, parse_ways("block"), make_records(5), settings, answers=path, progress=hear)
+    assert told == [("tiny, block", done, 5) for done in range(6)]

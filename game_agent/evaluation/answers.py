@@ -60,10 +60,11 @@ class AnswerFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("ab")
             self._file.truncate(len(whole))
+            if not whole:
+                self._write(head)
+                self._file.flush()
         except OSError as error:
             raise InvalidInput(f"{path} cannot be written: {error}") from None
-        if not whole:
-            self._write(head)
 
     def add(self, answers: Iterable[Answer]) -> None:
         """Keep answers; they are on file when this returns.

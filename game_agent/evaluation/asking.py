@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -44,13 +44,18 @@ class Asker:
         self._replying = replying
         self._neighbours = _neighbours(records)
 
-    def ask(self, records: Sequence[Record], way: Way) -> list[Reply]:
-        """A reply for each record, asked together; an error where one is too long to be asked."""
+    def ask(self, records: Sequence[Record], way: Way) -> Iterator[Reply]:
+        """A reply for each record, in order, as they come; all are asked together, right away.
+
+        It is an error where a record is too long to be asked.
+        """
         requests = [self._request(record, way) for record in records]
         if way.mode == "contextual":
             pairs = zip(requests, records, strict=True)
-            self._run([self._moment_ago(request, record) for request, record in pairs])
-        return self._run(requests)
+            before = [self._moment_ago(request, record) for request, record in pairs]
+            for waiter in list(map(self._submit, before)):
+                _wait(waiter)
+        return map(_wait, list(map(self._submit, requests)))
 
     def _request(self, record: Record, way: Way) -> Request:
         is_contextual = way.mode == "contextual"
@@ -70,10 +75,6 @@ class Asker:
         blocks = edited(request.blocks, spare, random.Random(record.id))
         return replace(request, blocks=blocks, max_tokens=1)
 
-    def _run(self, requests: Sequence[Request]) -> list[Reply]:
-        waiters = [self._submit(request) for request in requests]
-        return [_wait(waiter) if isinstance(waiter, Waiter) else waiter for waiter in waiters]
-
     def _submit(self, request: Request) -> Waiter | GameAgentError:
         waiter = Waiter()
         try:
@@ -83,7 +84,9 @@ class Asker:
         return waiter
 
 
-def _wait(waiter: Waiter) -> Reply:
+def _wait(waiter: Waiter | GameAgentError) -> Reply:
+    if isinstance(waiter, GameAgentError):
+        return waiter
     try:
         return waiter.wait()
     except GameAgentError as error:

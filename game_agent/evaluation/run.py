@@ -14,7 +14,7 @@ from game_agent.config import EngineSettings
 from game_agent.engine import Completion, Engine
 from game_agent.errors import GameAgentError, InvalidInput
 from game_agent.evaluation.answers import Answer, AnswerFile
-from game_agent.evaluation.asking import Asker, Reply, Replying
+from game_agent.evaluation.asking import Asker, Replying
 from game_agent.evaluation.metrics import score
 from game_agent.evaluation.prompts import Demonstrations, Prompts, Wording
 from game_agent.evaluation.records import OnBadData, Record
@@ -176,14 +176,17 @@ class _Task:
         """Ask what is not on file yet; sentences about what could not be asked."""
         missing = [r for r in records if (self.digest, way.name, r.id) not in self.file.answers]
         num_done = len(records) - len(missing)
-        bad = []
+        what, bad = f"{self.model}, {way.name}", []
+        progress(what, num_done, len(records))
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
-            progress(f"{self.model}, {way.name}", num_done, len(records))
-            replies = self.asker.ask(some, way)
-            bad += self._keep(way, list(zip(some, replies, strict=True)))
-            num_done += len(some)
-        progress(f"{self.model}, {way.name}", num_done, len(records))
+            for record, reply in zip(some, self.asker.ask(some, way), strict=True):
+                if isinstance(reply, GameAgentError):
+                    bad.append(self._bad(record, reply))
+                else:
+                    self.file.add([self._answer(way, record, reply)])
+                num_done += 1
+                progress(what, num_done, len(records))
         return bad
 
     def answers(self, way: Way, records: Sequence[Record]) -> list[Answer]:
@@ -191,17 +194,11 @@ class _Task:
         found = [self.file.answers.get((self.digest, way.name, record.id)) for record in records]
         return [replace(answer, model=self.model) for answer in found if answer is not None]
 
-    def _keep(self, way: Way, replies: list[tuple[Record, Reply]]) -> list[str]:
-        good = [(r, reply) for r, reply in replies if not isinstance(reply, GameAgentError)]
-        self.file.add(self._answer(way, record, reply) for record, reply in good)
-        bad = [
-            f"record {record.id}: {reply.message}"
-            for record, reply in replies
-            if isinstance(reply, GameAgentError)
-        ]
-        if bad and self.settings.on_bad_data == "stop":
-            raise InvalidInput(f"{bad[0]}. To leave such records out: --on-bad-data skip")
-        return bad
+    def _bad(self, record: Record, error: GameAgentError) -> str:
+        sentence = f"record {record.id}: {error.message}"
+        if self.settings.on_bad_data == "stop":
+            raise InvalidInput(f"{sentence}. To leave such records out: --on-bad-data skip")
+        return sentence
 
     def _answer(self, way: Way, record: Record, reply: Completion) -> Answer:
         return Answer(

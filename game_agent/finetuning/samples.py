@@ -76,7 +76,7 @@ class SampleEncoder:
         if not 1 < max_tokens <= spec.max_context_tokens:
             raise InvalidInput(
                 f"a sample of {max_tokens} tokens does not fit the model, whose context holds "
-                f"{spec.max_context_tokens}",
+                f"{spec.max_context_tokens}; give a smaller --max-tokens",
                 where="max_tokens",
             )
         self.max_tokens = max_tokens
