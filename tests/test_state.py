@@ -238,6 +238,29 @@ def test_a_loaded_save_takes_the_place_of_what_was_there(tmp_path: Path) -> None
         assert expected["agents"]["ann"]["turns"] == []
 
 
+def test_what_was_heard_of_an_answer_survives_and_costs_only_its_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with desk(tmp_path) as server:
+        put_world(server, x=1)
+        for name in ("ann", "bob"):
+            server.ask_for(id=name, op="agent.put", agent=name, world="w", profile="p")
+        server.ask_for(id=1, op="ask", agent="ann", event="hi")
+        server.journal.commit()
+        looked_at: list[str] = []
+        find = server.runtime.get_agent
+        monkeypatch.setattr(
+            server.runtime, "get_agent", lambda name: (looked_at.append(name), find(name))[1]
+        )
+        assert server.ask_for(id=2, op="agent.heard", ask=1, chars=4)["ev"] == "ok"
+        server.runtime.agents["ann"].memory.heard(0, 4)  # what a real ask does
+        server.journal.commit()
+        assert looked_at == ["ann"]
+    with desk(tmp_path) as server:
+        (turn,) = server.runtime.agents["ann"].memory.turns()
+        assert turn.reply == "ann"
+
+
 def put(value: dict[str, Any], path: str, new: Any) -> None:
     """Set what ``path`` (``world/seq``) names."""
     *parents, last = path.split("/")

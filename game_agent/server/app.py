@@ -8,7 +8,6 @@ from game_agent.clock import Clock
 from game_agent.errors import (
     GameAgentError,
     InvalidInput,
-    NotFound,
     Overloaded,
     ProtocolError,
     Unavailable,
@@ -143,11 +142,7 @@ class App:
             case messages.Ping():
                 fields = {}
             case messages.AgentHeard():
-                ask = session.find_ask(request.ask)
-                if ask is None:
-                    message = f"no ask {request.ask!r} of this session is known (any more)"
-                    raise NotFound(message, where="ask")
-                ask.heard(request.chars)
+                self._asks.heard(session, request)
                 fields = {}
             case messages.Save():
                 fields = self._transfers.save(session, request)

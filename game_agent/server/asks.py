@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import partial
 from typing import Any
 
 from game_agent.clock import Clock
-from game_agent.errors import GameAgentError
+from game_agent.errors import GameAgentError, NotFound
 from game_agent.protocol import replies
 from game_agent.protocol.codec import Map, encode
-from game_agent.protocol.messages import Ask, Kind
+from game_agent.protocol.messages import AgentHeard, Ask, Kind
 from game_agent.protocol.replies import Id
 from game_agent.server.backend import Answer, Backend
+from game_agent.server.backend import Ask as RuntimeAsk
 from game_agent.server.ledger import Ledger, fail, internal_error
 from game_agent.server.operations import DEFAULT_SPEAKER, ask_options, ask_question, read_event
 from game_agent.server.sentences import SentenceSplitter
@@ -24,6 +25,20 @@ logger = logging.getLogger(__name__)
 
 Post = Callable[[Callable[[], None]], None]
 """Hands a call over to the thread that owns the sessions."""
+
+
+@dataclass(frozen=True)
+class StartedAsk:
+    """An ask of the runtime, and the agent whose memory it changes."""
+
+    agent: str
+    ask: RuntimeAsk
+
+    def cancel(self) -> None:
+        self.ask.cancel()
+
+    def heard(self, num_chars: int) -> None:
+        self.ask.heard(num_chars)
 
 
 class Asks:
@@ -62,7 +77,18 @@ class Asks:
         except GameAgentError as error:
             self._ledger.fail(session, request.id, error, where)
         else:
-            session.attach(request.id, ask, has_deadline=request.deadline_ms is not None)
+            started = StartedAsk(request.agent, ask)
+            session.attach(request.id, started, has_deadline=request.deadline_ms is not None)
+
+    def heard(self, session: Session, request: AgentHeard) -> None:
+        """Cut an answer to what was heard of it. Raises ``NotFound`` or ``InvalidInput``."""
+        started = session.find_ask(request.ask)
+        if started is None:
+            message = f"no ask {request.ask!r} of this session is known (any more)"
+            raise NotFound(message, where="ask")
+        assert isinstance(started, StartedAsk)
+        started.heard(request.chars)
+        self._ledger.touch(started.agent)
 
 
 class AskReplies:

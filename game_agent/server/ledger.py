@@ -49,6 +49,10 @@ class Ledger:
         """It was carried out."""
         self._journal.record(request)
 
+    def touch(self, agent: str) -> None:
+        """What an agent remembers may have changed."""
+        self._journal.touch(agent)
+
     def succeed(self, session: Session, request_id: Id, fields: Map, *, is_lasting: bool) -> None:
         """Answer a begun request; ``is_lasting``: again, if it is repeated after a restart."""
         frame = encode(replies.ok(request_id, fields))

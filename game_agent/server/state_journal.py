@@ -135,9 +135,6 @@ class StateJournal:
                     self.touch(name)
             case messages.AgentRewind():
                 self.touch(request.agent)
-            case messages.AgentHeard():
-                # It names an ask, whose agent only the runtime knows.
-                self._touched.update(self._runtime.agents)
             case _:
                 pass
 

@@ -138,9 +138,10 @@ def book_fields(book: Lorebook) -> Map:
 
     Its numbers are those that are in force: cards and saves may say others that mean the same.
     """
-    return {
-        "entries": book.value["entries"],
+    in_force = {
         "scan_depth": book.scan_depth,
         "token_budget": book.token_budget,
         "recursive_scanning": book.is_recursive,
     }
+    said = {name: value for name, value in in_force.items() if book.value.get(name) is not None}
+    return {"entries": book.value["entries"], **said}
