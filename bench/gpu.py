@@ -270,7 +270,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for results")
     parser.add_argument("--minutes", type=float, default=9, help="to be over after so many")
-    parser.add_argument("--parts", default=",".join(PARTS), help="only these, by commas")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help="only these, by commas, added to what is in OUT"
+    )
     parser.add_argument("--smoke", action="store_true", help="a toy of everything, no GPU needed")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -281,7 +283,8 @@ def main() -> None:
     if args.part:
         run_part(args)
         return
-    (args.out / "gpu.json").unlink(missing_ok=True)
+    if args.parts == ",".join(PARTS):
+        (args.out / "gpu.json").unlink(missing_ok=True)
     run_apart(args)
     report = Report(args.out)
     plot(report.results, args.out / "gpu.png")

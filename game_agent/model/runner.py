@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -99,8 +100,9 @@ class ModelRunner:
         ``progress`` hears (how many are done, of how many).
         """
         if self.pool.keys.is_cuda and self.kernels.capturable and self.pool.num_free > 1:
-            capture = capture_on_cuda()
-            self._graphs = DecoderGraphs(self.decoder, self.pool, capture, progress=progress)
+            with self._on_device():
+                capture = capture_on_cuda()
+                self._graphs = DecoderGraphs(self.decoder, self.pool, capture, progress=progress)
 
     def touch_memory(self) -> None:
         """Have the system back the whole pool with memory, in the background, where it can."""
@@ -111,11 +113,14 @@ class ModelRunner:
 
         Where passes are captured, logits may be overwritten by the next call.
         """
-        if self._graphs is not None:
-            logits = self._graphs.forward(step)
-            if logits is not None:
-                return logits
-        return self.decoder.forward(step, self.pool)
+        with self._on_device():
+            logits = None if self._graphs is None else self._graphs.forward(step)
+            return self.decoder.forward(step, self.pool) if logits is None else logits
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """Triton launches, and streams are made, on the thread's device, not on the tensors'."""
+        device = self.pool.keys.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def load_runner(
