@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,10 +29,14 @@ ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def run(log: Path, *command: object) -> None:
-    """Run a command to its end, its words in ``log``. Raises ``CalledProcessError``."""
+    """Run a command to its end, its words in ``log``. Exits where it fails."""
+    texts = [str(word) for word in command]
     with log.open("a") as words:
-        texts = [str(word) for word in command]
-        subprocess.run(texts, check=True, stdout=words, stderr=subprocess.STDOUT, env=ONE_CORE)
+        done = subprocess.run(
+            texts, check=False, stdout=words, stderr=subprocess.STDOUT, env=ONE_CORE
+        )
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(texts)} ended with {done.returncode}; its words: {log}")
 
 
 def game_agent(out: Path, *arguments: object) -> None:

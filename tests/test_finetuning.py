@@ -408,6 +408,7 @@ def test_in_a_file_steps_are_lines(settings: Settings) -> None:
     finetune(replace(settings, held_out=(held_out,)), console=Console(file=file, width=200))
     lines = file.getvalue().splitlines()
     assert "1 held-out questions are also learned from: they measure nothing new" in lines
+    assert "10 samples, 6 steps on 1 × cpu, float32 products" in lines
     assert [line for line in lines if line.startswith("step 1 of 6: loss block ")]
     assert lines[-1] == f"wrote {settings.out}"
     assert not any("━" in line for line in lines)

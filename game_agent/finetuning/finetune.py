@@ -77,7 +77,7 @@ def _train(settings: Settings, accelerator: Any, data: _Data, log: RunLog, *, re
         training = Training(settings, accelerator, model, data.samples, data.held_out, log)
         start = checkpoints.load()
         log.begin(start, settings.steps)
-        _tell(log, settings, data, start, accelerator.num_processes)
+        _tell(log, settings, data, start, accelerator)
         training.run(start, checkpoints.save)
     state = accelerator.get_state_dict(training.model)
     if accelerator.is_main_process:
@@ -130,7 +130,7 @@ def _accelerator(accelerate: Any, settings: Settings) -> Any:
     return accelerator
 
 
-def _tell(log: RunLog, settings: Settings, data: _Data, start: int, num_processes: int) -> None:
+def _tell(log: RunLog, settings: Settings, data: _Data, start: int, accelerator: Any) -> None:
     """What there is to learn from, and what was left out."""
     if not start:
         log.write(
@@ -138,7 +138,7 @@ def _tell(log: RunLog, settings: Settings, data: _Data, start: int, num_processe
             settings=settings.plain(),
             samples=len(data.samples),
             skipped=len(data.problems),
-            processes=num_processes,
+            processes=accelerator.num_processes,
         )
         for problem in data.problems:
             log.write("skipped", where=problem.where, reason=problem.reason)
@@ -149,4 +149,6 @@ def _tell(log: RunLog, settings: Settings, data: _Data, start: int, num_processe
     if known := num_shared(data.samples, data.held_out):
         log.say(f"{known} held-out questions are also learned from: they measure nothing new")
     begun = f", going on after step {start}" if start else ""
-    log.say(f"{len(data.samples)} samples, {settings.steps} steps{begun}")
+    precision = {"no": "float32", "bf16": "bfloat16"}.get(accelerator.mixed_precision, "float16")
+    where = f"{accelerator.num_processes} × {accelerator.device.type}, {precision} products"
+    log.say(f"{len(data.samples)} samples, {settings.steps} steps on {where}{begun}")

@@ -253,6 +253,8 @@ def train_bundled(
         # It may be of another seed, or of other scenes.
         (folder / "tokenizer.json").unlink(missing_ok=True)
     training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only)
+    millions = sum(weight.numel() for weight in training.network.parameters()) / 1e6
+    log(f"{millions:.1f} million weights on {training.device}")
     if resume and training.load():
         log(f"resumed at {training.elapsed_s:.0f} s")
     training.run(Budget(minutes if minutes or tokens else chosen.minutes, tokens), log)
