@@ -22,8 +22,15 @@ from game_agent.protocol.messages import parse
 from game_agent.runtime import Runtime
 from game_agent.server.operations import Operations
 from game_agent.server.session import Peer
-from game_agent.server.state import MAX_LOG_PATCHES, Patch, SavedMemory, StateStore
-from game_agent.server.state_journal import StateJournal
+from game_agent.server.settings import ServerSettings
+from game_agent.server.state import (
+    MAX_LOG_PATCHES,
+    Patch,
+    SavedMemory,
+    SavedReply,
+    StateStore,
+)
+from game_agent.server.state_journal import StateJournal, open_journal
 
 SMALL = EngineSettings(kv_memory_bytes=2**22)
 
@@ -406,3 +413,35 @@ def test_replies_are_on_disk_as_long_as_they_are_kept(tmp_path: Path) -> None:
         server.send(id=9, op="agent.observe", agent="ann", event="y")
         server.journal.commit()
         assert [reply.id for _, reply in server.store.replies()] == [9]
+
+
+def test_of_a_session_that_expired_no_late_reply_is_left_alone(tmp_path: Path) -> None:
+    with desk(tmp_path) as server:
+        server.runtime.is_instant = False
+        for fields in (
+            {"op": "world.put", "world": "w", "state": {}},
+            {"op": "agent.put", "agent": "ann", "world": "w", "profile": ""},
+            {"op": "ask", "agent": "ann", "event": "hi"},
+        ):
+            server.send(id=fields["op"], **fields)
+        server.clock.advance(61.0)
+        assert server.sessions.expire() == 1
+        for call in server.posted:
+            call()
+        server.journal.commit()
+        assert server.runtime.asks[0].done
+    with desk(tmp_path) as server:
+        replies = server.journal.replies(server.clock.now_s())
+        assert [reply.id for reply in replies] == ["world.put", "agent.put"]
+
+
+def test_a_folder_holds_replies_as_long_as_a_silent_client_may_come_back(tmp_path: Path) -> None:
+    settings = ServerSettings(state_dir=tmp_path, replay_s=10.0)
+    journal = open_journal(FakeRuntime(), settings)
+    for number, now_s in enumerate((0.0, 0.2, 70.1)):
+        journal.answer(SavedReply("token", "", number, b""), now_s)
+    journal.commit()
+    journal.close()
+    journal = open_journal(FakeRuntime(), settings)
+    assert [reply.id for reply in journal.replies(0.0)] == [1, 2]
+    journal.close()

@@ -73,6 +73,8 @@ class Ledger:
         fail(session, request_id, error, self._clock, where)
 
     def _note(self, session: Session, request_id: Id, frame: bytes) -> None:
+        if not session.is_pending(request_id):
+            return  # the session has ended: after a restart one reply would bring it back, alone
         reply = SavedReply(session.token, session.owner, request_id, frame)
         self._journal.answer(reply, self._clock.now_s())
 

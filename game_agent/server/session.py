@@ -149,6 +149,10 @@ class Session:
         self._pending[request_id] = _Pending()
         return True
 
+    def is_pending(self, request_id: Id) -> bool:
+        """Whether a request has begun and is not answered."""
+        return request_id in self._pending
+
     def attach(self, request_id: Id, ask: Ask, *, has_deadline: bool) -> None:
         """Say which ask of the runtime a pending request is."""
         pending = self._pending[request_id]

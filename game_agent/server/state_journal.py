@@ -248,7 +248,9 @@ def open_journal(runtime: Backend, settings: ServerSettings) -> Journal:
         runtime,
         Operations(runtime, settings.limits),
         StateStore(settings.state_dir),
-        settings.replay_s,
+        # A session holds its replies for replay_s of the time in which its client is heard, and
+        # waits for it for expiry_ms: of what it knows, the folder must not miss a part.
+        settings.replay_s + settings.expiry_ms / 1000,
     )
     try:
         journal.restore()
