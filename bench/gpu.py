@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "kernels")]
 
 import gpu_kernels  # noqa: E402
 import gpu_model  # noqa: E402
-from gpu_model import Beside  # noqa: E402
+from gpu_model import Bench, Beside  # noqa: E402
 from gpu_report import FAILURES, Report, plot, told  # noqa: E402
 
 from game_agent_kernels import available_backends, kernels_for  # noqa: E402
@@ -124,8 +124,9 @@ def measure_model(name: str, report: Report, device: torch.device, smoke: bool) 
     if "triton" not in backends:
         report.add("skipped", f"{name}: attention is not right")
         return
-    beside = gpu_model.load(name, kernels_for(device, backends[-1]), device, smoke)
-    if not check_model(report, name, beside, smoke):
+    loaded = gpu_model.load(name, kernels_for(device, backends[-1]), device, smoke)
+    beside = checked_model(report, name, loaded)
+    if beside is None:
         return
     contexts = CONTEXTS if name == LLAMA else SOME_CONTEXTS
     contexts = (50, 60) if smoke else contexts
@@ -144,18 +145,22 @@ def measure_model(name: str, report: Report, device: torch.device, smoke: bool) 
         report.measure("prefill", f"{name}, {context} tokens", 15, run)
 
 
-def check_model(report: Report, name: str, beside: Beside, smoke: bool) -> bool:
-    """Its logits are as near to those of float32 as Hugging Face's: captured, eager, two passes."""
-    ways = (("captured", beside.captured, 300), ("eager", beside.eager, 300))
-    ways += (("eager, two passes", beside.eager, 3000),)
-    right = True
-    for way, bench, tokens in ways:
+def checked_model(report: Report, name: str, beside: Beside) -> Beside | None:
+    """Logits as near to those of float32 as Hugging Face's are; None where they are not.
+
+    Where only flash attention is wrong, its place is taken by the kernels that are right.
+    """
+
+    def is_right(way: str, bench: Bench, tokens: int) -> bool:
         exact = beside.exact[tokens]
-        tolerance = 3 * exact.noise + 1e-4
         error = partial(gpu_model.distance, bench, exact)
-        # All are to be seen, so no `and` before the check.
-        right = report.check(f"{name} {way}, 1 - cosine of logits", error, tolerance) and right
-    return right
+        return report.check(f"{name} {way}, 1 - cosine of logits", error, 3 * exact.noise + 1e-4)
+
+    captured = is_right("captured", beside.captured, 300)
+    plain = is_right("two passes", beside.plain, 3000)
+    if not is_right("two passes, flash attention where it fits", beside.eager, 3000):
+        beside = replace(beside, eager=beside.plain)
+    return beside if captured and plain else None
 
 
 def measure_ttft(
