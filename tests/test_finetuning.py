@@ -405,7 +405,7 @@ def test_in_a_file_steps_are_lines(settings: Settings) -> None:
     file = io.StringIO()
     held_out = settings.data[0].with_name("held.jsonl")
     held_out.write_text(json.dumps(ROOMS[0]) + "\n" + json.dumps({**ROOMS[1], "question": "mill?"}))
-    finetune(replace(settings, held_out=(held_out,)), console=Console(file=file, width=200))
+    finetune(replace(settings, held_out=(held_out,)), console=Console(file=file, width=40))
     lines = file.getvalue().splitlines()
     assert "1 held-out questions are also learned from: they measure nothing new" in lines
     assert "10 samples, 6 steps on 1 × cpu, float32 products" in lines

@@ -80,7 +80,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line above the bar."""
         if self._is_main:
-            self._progress.console.print(text, highlight=False, markup=False)
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _lines(self) -> Iterable[str]:
         """Lines that are whole: the last one may have been cut off."""

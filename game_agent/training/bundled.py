@@ -252,6 +252,7 @@ def train_bundled(
     if not (folder / "checkpoint.pt").exists():
         # It may be of another seed, or of other scenes.
         (folder / "tokenizer.json").unlink(missing_ok=True)
+        log("making the tokenizer, which takes a minute")
     training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only)
     millions = sum(weight.numel() for weight in training.network.parameters()) / 1e6
     log(f"{millions:.1f} million weights on {training.device}")
