@@ -276,12 +276,15 @@ def test_a_client_comes_back_though_there_is_no_room_for_another() -> None:
     assert len(desk.sessions) == 1
 
 
-def test_a_client_that_was_restarted_under_its_name_begins_anew(desk: Desk) -> None:
+@pytest.mark.parametrize("wanted", [{}, {"session": "of a server that is gone"}])
+def test_a_client_that_was_restarted_under_its_name_begins_anew(
+    desk: Desk, wanted: dict[str, str]
+) -> None:
     token = desk.ask_for("game", id=1, op="hello")["session"]
     desk.ask_for("game", id=2, op="world.put", world="v", state={"x": 1})
     desk.send("game", id=3, op="ask", agent="ann", event="hi")
-    again = desk.ask_for("game", id=1, op="hello")
-    assert again["session"] != token
+    again = desk.ask_for("game", id=1, op="hello", **wanted)
+    assert (again["session"] != token, again["resumed"]) == (True, False)
     assert desk.runtime.asks[0].done, "nobody waits for it any more"
     desk.ask_for("game", id=2, op="world.put", world="v", state={"x": 2})
     assert desk.ask_for("game", id=3, op="world.get", world="v")["state"] == {"x": 2}

@@ -1,4 +1,4 @@
-"""A client for asyncio. The methods are those of ``Client``, to be awaited."""
+"""A client for asyncio. The methods are those of ``Client``, which explains them, to be awaited."""
 
 from __future__ import annotations
 

@@ -22,8 +22,12 @@ class Client:
     """Talks to one server. Used by one thread; several requests may be under way (``stream``).
 
     Every method raises ``ServerError`` (what the server answered), ``RequestTimeout`` (nothing came
-    for ``timeout_s``) or ``InvalidInput`` (values that cannot be sent). ``keys``: for a server that
-    asks for them. A context manager.
+    for ``timeout_s``), ``InvalidInput`` (values that cannot be sent) or ``TooLarge`` (more than the
+    server takes, if ``hello`` was said). A context manager.
+
+    endpoint:  where the server listens, such as ``tcp://127.0.0.1:5761``
+    timeout_s: how long, in seconds, a method waits for a reply, or an answer for its next piece
+    keys:      for a server that asks for them
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class Client:
         self._socket = self._connect()
 
     def close(self) -> None:
+        """End the connection. What is under way goes on at the server, answered to nobody."""
         self._context.destroy(linger=0)
 
     def __enter__(self) -> Client:
@@ -50,7 +55,10 @@ class Client:
         self.close()
 
     def hello(self, client: str | None = None) -> Map:
-        """Open a session: version, capabilities, model and limits of the server."""
+        """Open a session: version, capabilities, model and limits of the server.
+
+        To be said first: on a connection that was used it begins anew, and what is under way ends.
+        """
         reply = self._do(calls.hello(client))
         self._core.welcome(reply)
         return reply
@@ -71,6 +79,7 @@ class Client:
         return bool(reply["resumed"])
 
     def ping(self) -> None:
+        """A sign of life, for a client that has nothing else to say."""
         self._do(calls.ping())
 
     def world_put(
@@ -100,6 +109,7 @@ class Client:
         return self._do(calls.world_get(world))
 
     def world_delete(self, world: str) -> None:
+        """Forget a world and its agents; their answers under way end as cancelled."""
         self._do(calls.world_delete(world))
 
     def agent_put(
@@ -124,9 +134,11 @@ class Client:
         self._do(calls.agent_put(agent, world, *about))
 
     def agent_get(self, agent: str) -> Map:
+        """``agent``: its name. Raises ``ServerError`` (``not_found``) if there is none."""
         return self._do(calls.agent_get(agent))
 
     def agent_delete(self, agent: str) -> None:
+        """Forget an agent; its answers under way end as cancelled."""
         self._do(calls.agent_delete(agent))
 
     def observe(
@@ -236,6 +248,7 @@ class Client:
         return self._do(calls.cancel(target))
 
     def stats(self) -> Map:
+        """Counters, latency quantiles (ms), cache figures; ``server``: sessions and requests."""
         return self._do(calls.stats())
 
     def _connect(self) -> zmq.Socket[bytes]:

@@ -124,7 +124,7 @@ class App:
             resumed = False
             if hello.session is not None:
                 session, resumed = self._sessions.resume(hello.session, peer)
-            elif session.is_used:
+            if not resumed and session.is_used:
                 session = self._sessions.anew(peer)
             fields = welcome(self._runtime, self._settings, session.token, resumed=resumed)
             session.tell(encode(replies.ok(request_id, fields)), first=True)
