@@ -17,7 +17,15 @@ from serving import PATIENCE_S, forget_sessions, free_endpoint, running
 from game_agent.client import FrameClient, Pending, calls
 from game_agent.client.frame import MAX_UNSENT, SILENCE_S
 from game_agent.clock import FakeClock
-from game_agent.errors import InvalidInput, Overloaded, ProtocolError, ServerError, Unavailable
+from game_agent.errors import (
+    InvalidInput,
+    Overloaded,
+    ProtocolError,
+    ServerError,
+    TooLarge,
+    Unavailable,
+)
+from game_agent.protocol.limits import Limits
 
 
 def poll_until(client: FrameClient, condition: Callable[[], bool]) -> None:
@@ -127,6 +135,25 @@ def test_after_a_loading_screen_a_forgotten_session_shows(is_start_first: bool) 
         late = late or client.start(calls.ping())
         poll_until(client, lambda: late.is_done)
         assert late.error is None
+
+
+def test_what_was_too_large_before_there_was_a_connection_ends_and_holds_nothing_up() -> None:
+    runtime, limits = FakeRuntime(), Limits(max_frame_bytes=1000)
+    with running(runtime, limits=limits) as server, FrameClient(server.endpoint) as client:
+        large = client.start(calls.world_put("v", {"x": "y" * 2000}))
+        asks = [{"agent": "ann", "event": "z" * 1000}]
+        tick = client.tick("w", 1, merge={"b": 1}, asks=asks)
+        small = client.start(calls.world_patch("w", merge={"c": 1}))
+        ended: list[Pending[Any]] = []
+        give_up_s = time.monotonic() + PATIENCE_S
+        while len(ended) < 4:
+            assert time.monotonic() < give_up_s
+            ended += client.poll()
+        assert set(ended) == {large, tick.change, *tick.asks, small}
+        for refused in (large, tick.change, *tick.asks):
+            with pytest.raises(TooLarge, match="1000"):
+                refused.result()
+        assert small.result()["seq"] == 1
 
 
 def test_what_ended_is_told_though_the_server_says_nonsense_then() -> None:

@@ -79,7 +79,7 @@ export class Connection {
     this.#socket?.close();
     this.#socket = null;
     this.#wake();
-    this.#fail([...this.#open.keys()], "the client was closed");
+    this.#fail([...this.#open.keys()], "unavailable", "the client was closed");
   }
 
   #connect() {
@@ -211,6 +211,7 @@ export class Connection {
     this.#session = reply.session;
     this.#maxFrameBytes = reply.limits.max_frame_bytes;
     this.server = reply;
+    this.#refuseTooLarge();
     const unsent = new Set(this.#unsent);
     const owed = [...this.#open].filter(([, request]) => !unsent.has(request.frame));
     this.#again = [];
@@ -218,13 +219,26 @@ export class Connection {
       this.#again = [...new Set(owed.map(([, request]) => request.frame))];
     } else {
       const ids = owed.map(([id]) => id);
-      this.#fail(ids, "the server lost the session; the request may have been carried out");
+      this.#fail(ids, "unavailable", "the server lost the session; the request may have been carried out");
     }
     this.#wake();
   }
 
-  #fail(ids, message) {
-    for (const id of ids) this.#answer({ id, ev: "error", code: "unavailable", message });
+  /** End what waited for a connection and would close it: only now is the limit known. */
+  #refuseTooLarge() {
+    const isTooLarge = (frame) => frame.length > this.#maxFrameBytes;
+    this.#unsent = this.#unsent.filter((frame) => !isTooLarge(frame));
+    const large = [...this.#open].filter(([, request]) => isTooLarge(request.frame));
+    const message = `the request is larger than the ${this.#maxFrameBytes} bytes that the server takes`;
+    this.#fail(
+      large.map(([id]) => id),
+      "too_large",
+      message,
+    );
+  }
+
+  #fail(ids, code, message) {
+    for (const id of ids) this.#answer({ id, ev: "error", code, message });
   }
 }
 

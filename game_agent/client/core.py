@@ -75,12 +75,16 @@ class Core:
         request_id = self._new_id()
         given = {name: value for name, value in fields.items() if value is not None}
         frame = encode({"v": VERSION, "id": request_id, "op": op, **given})
+        self.check_size(frame)
+        self._expect(request_id, frame)
+        return Outgoing(request_id, frame)
+
+    def check_size(self, frame: bytes) -> None:
+        """Raises ``TooLarge`` for a frame above what ``hello`` told, if it was said."""
         if self.max_frame_bytes is not None and len(frame) > self.max_frame_bytes:
             raise TooLarge(
                 f"the request has {len(frame)} bytes, the server takes {self.max_frame_bytes}"
             )
-        self._expect(request_id, frame)
-        return Outgoing(request_id, frame)
 
     def tick(self, fields: Map, asks: Iterable[Mapping[str, Any]]) -> tuple[Outgoing, list[int]]:
         """A tick and the ids that its asks got."""

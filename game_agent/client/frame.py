@@ -15,7 +15,7 @@ from game_agent.client.core import DEFAULT_ENDPOINT, Answer, Core, Outgoing
 from game_agent.client.pending import Pending, PendingTick
 from game_agent.client.socket import CurveKeys, configure
 from game_agent.clock import Clock, SystemClock
-from game_agent.errors import GameAgentError, Overloaded, Unavailable
+from game_agent.errors import GameAgentError, Overloaded, TooLarge, Unavailable
 from game_agent.protocol.codec import Map
 
 T = TypeVar("T")
@@ -80,7 +80,8 @@ class FrameClient:
         """Send a request, one of ``game_agent.client.calls``.
 
         Raises ``InvalidInput`` or ``TooLarge`` for values that cannot be sent, ``Overloaded`` if
-        too many requests wait for a connection.
+        too many requests wait for a connection. Before there is a connection nothing is known to be
+        too large; the request then ends with that error.
         """
         self._check_room()
         sent = self._core.request(call.op, call.fields)
@@ -214,20 +215,31 @@ class FrameClient:
         self.server = reply
         self._expiry_s = reply["expiry_ms"] / 1000
         self.is_connected = True
+        refused = self._refuse_too_large()
         fresh = {sent.frame for sent in self._unsent}
         owed = [sent for sent in self._core.unanswered() if sent.frame not in fresh]
         if reply["resumed"]:
             self._again = deque({sent.frame: sent for sent in owed}.values())
-            return []
+            return refused
         self._again.clear()
-        return [self._give_up(sent.id) for sent in owed]
+        lost = Unavailable("the server lost the session; the request may have been carried out")
+        return refused + [self._give_up(sent.id, lost) for sent in owed]
 
-    def _give_up(self, request_id: int) -> Pending[Any]:
+    def _refuse_too_large(self) -> list[Pending[Any]]:
+        """End what waited for a connection and would close it: only now is the limit known."""
+        ended = []
+        for sent in self._core.unanswered():
+            try:
+                self._core.check_size(sent.frame)
+            except TooLarge as error:
+                ended.append(self._give_up(sent.id, error))
+                self._unsent = deque(each for each in self._unsent if each.frame != sent.frame)
+        return ended
+
+    def _give_up(self, request_id: int, error: GameAgentError) -> Pending[Any]:
         self._core.forget(request_id)
         pending = self._pending.pop(request_id)
-        pending.fail(
-            Unavailable("the server lost the session; the request may have been carried out")
-        )
+        pending.fail(error)
         return pending
 
     def _check_room(self) -> None:

@@ -1,5 +1,6 @@
 #include "game_agent/client.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <stdexcept>
@@ -38,13 +39,10 @@ Frame pack_request(RequestId id, std::string_view op, const Fields& fields,
 }
 
 // A reply that no server sent.
-Reply lost_reply() {
+Reply error_reply(const std::string& code, const std::string& message) {
   msgpack::sbuffer buffer;
   msgpack::pack(buffer, std::map<std::string, std::string>{
-                            {"ev", "error"},
-                            {"code", "unavailable"},
-                            {"message", "the server lost the session; the request may have been "
-                                        "carried out"}});
+                            {"ev", "error"}, {"code", code}, {"message", message}});
   return Reply(msgpack::unpack(buffer.data(), buffer.size()));
 }
 
@@ -218,6 +216,7 @@ struct Client::Impl {
     session = reply.get<std::string>("session");
     max_frame_bytes = limit_of(reply, "max_frame_bytes");
     expiry = std::chrono::milliseconds(reply.get<std::int64_t>("expiry_ms"));
+    refuse_too_large();
     is_connected = true;
     again.clear();
     std::vector<RequestId> lost;
@@ -229,7 +228,25 @@ struct Client::Impl {
         again.push_back(request.frame);
       }
     }
-    for (const RequestId id : lost) end(id, lost_reply());
+    for (const RequestId id : lost) {
+      end(id, error_reply("unavailable",
+                          "the server lost the session; the request may have been carried out"));
+    }
+  }
+
+  // Ends what waited for a connection and would close it: only now is the limit known.
+  void refuse_too_large() {
+    const auto is_too_large = [this](const Frame& frame) { return frame->size() > max_frame_bytes; };
+    unsent.erase(std::remove_if(unsent.begin(), unsent.end(), is_too_large), unsent.end());
+    std::vector<RequestId> large;
+    for (const auto& [id, request] : open) {
+      if (is_too_large(request.frame)) large.push_back(id);
+    }
+    for (const RequestId id : large) {
+      end(id, error_reply("too_large", "the request is larger than the " +
+                                           std::to_string(max_frame_bytes) +
+                                           " bytes that the server takes"));
+    }
   }
 
   bool is_unsent(const Frame& frame) const {

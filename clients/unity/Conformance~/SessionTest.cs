@@ -16,7 +16,9 @@ namespace GameAgent.Conformance
         {
             if (message.Values.Any(value => value is Uri)) throw new ArgumentException("no type for Uri");
             _messages.Add(message);
-            return BitConverter.GetBytes(_messages.Count - 1);
+            byte[] frame = new byte[message.ContainsKey("large") ? 2000 : 4];
+            BitConverter.GetBytes(_messages.Count - 1).CopyTo(frame, 0);
+            return frame;
         }
 
         public Map Unpack(byte[] frame) { return _messages[BitConverter.ToInt32(frame, 0)]; }
@@ -98,8 +100,22 @@ namespace GameAgent.Conformance
             Check(failed.Message.Contains("Uri"), "and why");
         }
 
+        private static void WhatIsTooLargeEndsWhenTheLimitIsKnown()
+        {
+            var session = new Session(Connect, Codec, () => _nowS, 3, null);
+            Reply refused = null;
+            var large = new Map { ["large"] = true };
+            session.Request(session.NewId(), "world.put", large, reply => refused = reply, null);
+            session.Request(session.NewId(), "ping", null, null, null);
+            Welcome(session, false);
+            Check(refused != null && refused.Code == "too_large", "the caller is told");
+            Check(Sockets.Last().Sent.Count == 2, "hello and ping are sent");
+            Check((string)Last(Sockets.Last())["op"] == "ping", "nothing else");
+        }
+
         public static void Main()
         {
+            WhatIsTooLargeEndsWhenTheLimitIsKnown();
             AfterASilenceOfTheGameAForgottenSessionShows();
             WhatCannotBeEncodedFails();
         }

@@ -288,6 +288,7 @@ namespace GameAgent
             _session = reply.Text("session");
             _maxFrameBytes = new Reply((Map)reply.Fields["limits"]).Number("max_frame_bytes");
             _expiryS = reply.Number("expiry_ms") / 1000;
+            RefuseTooLarge();
             IsConnected = true;
             _again.Clear();
             var owed = _open.Where(entry => !_unsent.Contains(entry.Value.Frame)).ToList();
@@ -300,6 +301,17 @@ namespace GameAgent
                 return;
             }
             foreach (var entry in owed) Fail(entry.Key, "unavailable", Lost);
+        }
+
+        /// End what waited for a connection and would close it: only now is the limit known.
+        private void RefuseTooLarge()
+        {
+            List<byte[]> kept = _unsent.Where(frame => frame.Length <= _maxFrameBytes).ToList();
+            _unsent.Clear();
+            foreach (byte[] frame in kept) _unsent.Enqueue(frame);
+            var large = _open.Where(entry => entry.Value.Frame.Length > _maxFrameBytes).ToList();
+            string problem = "the request is larger than the " + _maxFrameBytes + " bytes that the server takes";
+            foreach (var entry in large) Fail(entry.Key, "too_large", problem);
         }
 
         private void Fail(long id, string code, string message)
