@@ -214,7 +214,7 @@ class AsyncClient:
 
     def _connect(self) -> zmq.asyncio.Socket:
         socket = self._context.socket(zmq.DEALER)
-        configure(socket, self.timeout_s, self._keys)
+        configure(socket, self._keys)
         socket.connect(self.endpoint)
         return socket
 

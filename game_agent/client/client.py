@@ -253,7 +253,7 @@ class Client:
 
     def _connect(self) -> zmq.Socket[bytes]:
         socket = self._context.socket(zmq.DEALER)
-        configure(socket, self.timeout_s, self._keys)
+        configure(socket, self._keys)
         socket.connect(self.endpoint)
         return socket
 
@@ -268,6 +268,8 @@ class Client:
 
     def _send(self, frame: bytes) -> None:
         try:
+            # As it is now, not as it was when the socket was made.
+            self._socket.setsockopt(zmq.SNDTIMEO, max(1, round(self.timeout_s * 1000)))
             self._socket.send(frame)
         except zmq.Again:
             raise timeout_error(self.endpoint, self.timeout_s) from None

@@ -149,7 +149,7 @@ class FrameClient:
         """Take a fresh socket and say hello; nothing else is sent before that is answered."""
         self.is_connected = False
         self._socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
-        configure(self._socket, 0, self._keys)
+        configure(self._socket, self._keys)
         # A connection that came back by itself would be a new session to the server.
         self._socket.setsockopt(zmq.RECONNECT_IVL, -1)
         self._socket.connect(self.endpoint)

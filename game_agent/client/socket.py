@@ -37,7 +37,7 @@ class CurveKeys:
         return CurveKeys(_read_keys(server)[0], public, secret)
 
 
-def configure(socket: zmq.Socket[Any], timeout_s: float, keys: CurveKeys | None = None) -> None:
+def configure(socket: zmq.Socket[Any], keys: CurveKeys | None = None) -> None:
     """Options of a DEALER; set before it connects."""
     if keys is not None:
         socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
@@ -46,7 +46,6 @@ def configure(socket: zmq.Socket[Any], timeout_s: float, keys: CurveKeys | None 
     socket.setsockopt(zmq.LINGER, 0)
     # Without a server, sending waits and then fails, instead of filling a queue for nobody.
     socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.SNDTIMEO, max(1, round(timeout_s * 1000)))
     socket.setsockopt(zmq.IPV6, 1)
 
 
