@@ -24,9 +24,9 @@ SHARES = {
     "talk": 0.05,
     "off_topic": 0.015,
     "absent": 0.09,
-    "request": 0.2,
+    "request": 0.25,
     "it": 0.1,
-    "choice": 0.04,
+    "choice": 0.06,
     "several": 0.12,
     "player": 0.14,
 }
