@@ -6,6 +6,10 @@
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #include <intrin.h>
 #endif
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 
 namespace game_agent {
 
@@ -80,9 +84,27 @@ void ThreadPool::publish(int64_t count) {
   // Sequentially consistent, like the sleeper's steps: either it sees this job or we see it asleep.
   ticket_.store((job << kItemBits) | static_cast<uint64_t>(count));
   if (sleepers_.load() > 0) {
+    keep_off_caller();
     { const std::lock_guard<std::mutex> lock(sleep_); }
     wake_.notify_all();
   }
+}
+
+// Linux puts a thread that is woken where its waker runs, and may leave both there for more than ten
+// milliseconds, which is longer than most passes. So the others may go anywhere but there.
+void ThreadPool::keep_off_caller() {
+#if defined(__linux__)
+  const int here = sched_getcpu();
+  if (here < 0 || here == kept_off_) return;
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  CPU_CLR(here, &allowed);
+  if (CPU_COUNT(&allowed) == 0) return;
+  for (std::thread& thread : threads_) {
+    pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
+  }
+  kept_off_ = here;
+#endif
 }
 
 bool ThreadPool::claim_item(int64_t* item) {
@@ -129,6 +151,7 @@ void ThreadPool::stop_threads() {
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
+  kept_off_ = -1;
 }
 
 }  // namespace game_agent

@@ -42,9 +42,11 @@ class ThreadPool {
   bool claim_item(int64_t* item);
   bool do_items();
   void publish(int64_t count);
+  void keep_off_caller();
 
   std::mutex caller_;  // held by the one whose job runs
   std::vector<std::thread> threads_;
+  int kept_off_ = -1;  // the processor that the threads do not run on
   std::atomic<int> num_threads_;
   std::atomic<bool> stopping_{false};
 
