@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from game_agent.evaluation.intervals import difference, interval
 from game_agent.evaluation.metrics import normalize, score
+from game_agent.intervals import difference, interval
 
 
 def test_normal_form() -> None:

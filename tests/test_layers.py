@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 # What each room may import of the project, besides itself and the foundations.
 FOUNDATIONS = {"errors", "config", "clock", "metrics", "stopping", "writing"}
 ALLOWED: dict[str, set[str]] = {
+    "intervals": set(),
     "text": set(),
     "blocks": {"kernels"},
     "model": {"blocks", "text", "kernels"},
@@ -21,9 +22,18 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": set(),
     "client": {"protocol"},
     "server": {"protocol", "runtime", "agents"},
-    "training": {"agents", "text", "model", "runtime"},
+    "training": {"agents", "text", "model", "runtime", "intervals"},
     "finetuning": {"agents", "text", "model"},
-    "evaluation": {"agents", "engine", "model", "blocks", "text", "runtime", "training"},
+    "evaluation": {
+        "agents",
+        "engine",
+        "model",
+        "blocks",
+        "text",
+        "runtime",
+        "training",
+        "intervals",
+    },
     "inspecting": {"agents", "text", "model", "runtime"},
     "chat": {"runtime", "agents"},
     "soak": {"protocol", "client"},

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -31,10 +33,18 @@ from game_agent.training.batches import (
     origins,
     random_sample,
 )
-from game_agent.training.card import kind_table, skill_table
+from game_agent.training.card import accuracies, by_kind, by_skill, counts
 from game_agent.training.curriculum import Mix, make_batch
 from game_agent.training.elementwise import rms_norm, rotate, rotation_table
-from game_agent.training.evaluate import Label, Setting, evaluate, evaluate_all, score_samples
+from game_agent.training.evaluate import (
+    Label,
+    Outcome,
+    Score,
+    Setting,
+    evaluate,
+    evaluate_all,
+    score_samples,
+)
 from game_agent.training.export import export, load_exported
 from game_agent.training.figures import Figures, exact_share
 from game_agent.training.network import Network, NetworkSize
@@ -576,12 +586,18 @@ def test_the_whole_way_to_a_model_card(
     monkeypatch.setattr(
         bundled,
         "evaluate_all",
-        lambda *args, **kwargs: measure(*args, num_blocks=3, settings=few, **kwargs),
+        lambda *args, **kwargs: measure(*args, num_blocks=3, min_scenes=2, settings=few, **kwargs),
     )
     lines: list[str] = []
     bundled.train_bundled("cpu", tmp_path, minutes=0.01, log=lines.append)
     card = (tmp_path / "README.md").read_text("utf-8")
-    assert "| 3 block | 3 full |" in card
+    assert "| skill | 3 block | 3 full |" in card
+    assert re.search(r"\| \*\*all\*\* \| \d+ \(\d+ – \d+\) \| \d+ \(\d+ – \d+\) \|", card)
+    found = re.search(r"\| \*\*all\*\* \| (\d+) \((\d+)\) \|$", card, re.MULTILINE)
+    assert found is not None
+    asked, distinct = map(int, found.groups())
+    assert asked == 2 * 16
+    assert 1 < distinct <= asked
     assert "game-agent train-bundled --preset cpu" in card
     bundled.train_bundled("cpu", tmp_path, minutes=0.01, log=lines.append)
     assert any(line.startswith("resumed at") for line in lines)
@@ -613,8 +629,9 @@ def test_a_reply_is_right_only_as_a_whole(samples: list[Sample]) -> None:
     event, reply = sample.questions[1]
     wrong = Sample(sample.blocks, [sample.questions[0], (event, [*reply[:-1], PAD])], LABELS)
     score = score_samples(network, [wrong], full=False)
-    assert [score.right[Label(*label)] for label in LABELS] == [1, 0]
-    assert score.part(kind="second").asked.total() == 1
+    assert [outcome.right for outcome in score.outcomes] == [True, False]
+    assert [outcome.label for outcome in score.outcomes] == LABELS
+    assert score.part(kind="second").num_asked == 1
     assert score.part(skill=ORDER).accuracy == 0
     assert score.part(skill=ONE_FACT).accuracy == 1
 
@@ -628,11 +645,44 @@ def test_evaluation_counts_every_question(tokenizer: Tokenizer) -> None:
         num_scenes=2,
         num_questions=5,
     )
-    assert score.asked.total() == 10
+    assert score.num_asked == 10
+    assert [len(scene) for scene in score.scenes] == [5, 5]
     scores = {Setting(3, full=True): score}
-    kinds = {label.kind for label in score.asked}
-    assert len(kind_table(scores).splitlines()) == 2 + len(kinds)
-    assert len(skill_table(scores).splitlines()) == 3 + len(SKILLS)
+    kinds = by_kind(scores)
+    assert {name: part(score).num_asked for name, part in kinds.items()} == Counter(
+        outcome.label.kind.replace("_", " ") for outcome in score.outcomes
+    )
+    assert len(accuracies("kind", kinds, scores).splitlines()) == 2 + len(kinds)
+    assert len(accuracies("skill", by_skill(), scores).splitlines()) == 3 + len(SKILLS)
+
+
+def test_replies_count_as_one_within_a_scene_only() -> None:
+    def asked(reply: int, right: bool, skill: str = ONE_FACT) -> Outcome:
+        return Outcome(Label(skill, "a_kind"), (reply, END), right)
+
+    both = (asked(1, True), asked(1, True), asked(2, True, ORDER))
+    score = Score((both, (asked(1, False),), (asked(3, False),)))
+    assert (score.num_asked, score.num_distinct, score.accuracy) == (5, 4, 0.6)
+    part = score.part(skill=ONE_FACT)
+    assert (part.num_asked, part.num_distinct, part.accuracy) == (4, 3, 0.5)
+    # The bootstrap draws scenes: with one of three right, a draw of the wrong ones only is common.
+    found = score.interval
+    assert found is not None
+    assert (found.mean, found.low, found.high) == (0.6, 0, 1)
+    assert Score().interval is None
+    scores = {Setting(8, full): score for full in (False, True)}
+    scores[Setting(8, False, held_out_wording=True)] = part
+    assert accuracies("skill", by_skill(), scores).splitlines()[:4] == [
+        "| skill | 8 block | 8 full | 8 block, other words |",
+        "| --- | --- | --- | --- |",
+        "| **all** | 60 (0 – 100) | 60 (0 – 100) | 50 (0 – 100) |",
+        "| one fact | 50 (0 – 100) | 50 (0 – 100) | 50 (0 – 100) |",
+    ]
+    table = counts("skill", by_skill(), scores).splitlines()
+    assert table[0] == "| skill | 8 | 8, other words |"
+    assert table[3] == "| one fact | 4 (3) | 4 (3) |"
+    assert "| order | 1 (1) | – |" in table
+    assert counts("kind", by_kind(scores), scores).splitlines()[2] == "| a kind | 5 (4) | 4 (3) |"
 
 
 @pytest.mark.parametrize("full", [False, True])

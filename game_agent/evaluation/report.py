@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from game_agent.errors import InvalidInput
 from game_agent.evaluation.answers import Answer
-from game_agent.evaluation.intervals import Interval, difference, interval
 from game_agent.evaluation.metrics import TITLES
 from game_agent.evaluation.records import Record
 from game_agent.evaluation.ways import LEGEND
+from game_agent.intervals import Interval, difference, interval
 
 METRICS = ("substring", "f1", "exact")
 Column = tuple[str, str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from game_agent.training.evaluate import Score, Setting
 from game_agent.training.network import Network
@@ -50,12 +51,18 @@ to form. To make it anew:
 Share of replies that are right in every token under greedy decoding, in percent, on scenes of the
 test split: the names in it were kept out of training (except single plain nouns such as "key"), and
 in the columns "other words" so were the wordings of the questions. "8 block" is a scene of about 8
-blocks with the block mask, "8 full" the same with causal attention; in brackets, how many were
-asked. Measured in float32, with a fixed seed, by
+blocks with the block mask, "8 full" the same with causal attention and the same questions. In
+brackets: 95 % intervals (bootstrap over scenes, as questions on one scene are right or wrong
+together). Measured in float32, with a fixed seed, by
 
     python -m game_agent.training.evaluate FOLDER
 
 {skills}
+
+How many were asked, and in brackets how many of them have a reply of their own: some questions on
+one scene have the same reply, and say little more together than one of them does.
+
+{skill_counts}
 
 What a skill takes: *one fact* stands in one block, a *list* as well, with several names in the
 reply; for *two facts* one block names what another tells about; *order* asks for the first or last
@@ -64,6 +71,8 @@ of several events; a *reference* ("it", "the same place") is resolved in another
 of the options in the question; *talk* needs no fact of the world.
 
 {kinds}
+
+{kind_counts}
 
 ## Limits
 
@@ -82,7 +91,7 @@ encoded alone: it is here to be compared with, not to be used in block mode."""
 
 def model_card(
     network: Network,
-    scores: dict[Setting, Score],
+    scores: Mapping[Setting, Score],
     *,
     preset: str,
     minutes: float,
@@ -93,6 +102,7 @@ def model_card(
 ) -> str:
     """The card's text in Markdown."""
     size = network.size
+    usual = {setting: score for setting, score in scores.items() if setting.is_usual}
     options = (" --causal-only" if causal_only else "") + (f" --seed {seed}" if seed else "")
     return TEXT.format(
         millions=sum(weight.numel() for weight in network.parameters()) / 1e6,
@@ -108,32 +118,52 @@ def model_card(
         num_steps=num_steps,
         num_tokens=num_tokens / 1e6,
         tokens=round(num_tokens, -6) or num_tokens,
-        skills=skill_table(scores),
-        kinds=kind_table({setting: score for setting, score in scores.items() if setting.is_usual}),
+        skills=accuracies("skill", by_skill(), scores),
+        skill_counts=counts("skill", by_skill(), scores),
+        kinds=accuracies("kind", by_kind(usual), usual),
+        kind_counts=counts("kind", by_kind(usual), usual),
     )
 
 
-def skill_table(scores: Mapping[Setting, Score]) -> str:
-    """A Markdown table: a row for each skill, a column for each setting."""
-    parts = {skill: [s.part(skill=skill) for s in scores.values()] for skill in SKILLS}
-    return _table("skill", {"**all**": list(scores.values()), **parts}, scores)
+Parts = Mapping[str, Callable[[Score], Score]]
+"""Rows of a table: their names, and the part of a column's score that each shows."""
 
 
-def kind_table(scores: Mapping[Setting, Score]) -> str:
-    """A Markdown table: a row for each kind of question, a column for each setting."""
-    kinds = sorted({label.kind for score in scores.values() for label in score.asked})
-    parts = {kind.replace("_", " "): [s.part(kind=kind) for s in scores.values()] for kind in kinds}
-    return _table("kind", parts, scores)
+def by_skill() -> Parts:
+    """A row for all questions, and one for each skill."""
+    return {"**all**": Score.part} | {skill: partial(Score.part, skill=skill) for skill in SKILLS}
 
 
-def _table(title: str, rows: Mapping[str, Sequence[Score]], settings: Iterable[Setting]) -> str:
-    lines = [" | ".join((f"| {title}", *(setting.title for setting in settings))) + " |"]
-    lines.append("|---" * lines[0].count(" | ") + "|---|")
-    for name, scores in rows.items():
-        lines.append(" | ".join((f"| {name}", *map(_cell, scores))) + " |")
-    return "\n".join(lines)
+def by_kind(scores: Mapping[Setting, Score]) -> Parts:
+    """A row for each kind of question that was asked."""
+    kinds = sorted({each.label.kind for score in scores.values() for each in score.outcomes})
+    return {kind.replace("_", " "): partial(Score.part, kind=kind) for kind in kinds}
 
 
-def _cell(score: Score) -> str:
-    asked = score.asked.total()
-    return f"{100 * score.accuracy:.0f} ({asked})" if asked else "–"
+def accuracies(title: str, parts: Parts, scores: Mapping[Setting, Score]) -> str:
+    """A Markdown table in percent, with intervals; a column for each setting."""
+    columns = {setting.title: score for setting, score in scores.items()}
+    return _table(title, parts, columns, _accuracy)
+
+
+def counts(title: str, parts: Parts, scores: Mapping[Setting, Score]) -> str:
+    """A Markdown table of what was asked; a column for all settings with the same questions."""
+    return _table(title, parts, {s.questions: score for s, score in scores.items()}, _count)
+
+
+def _table(
+    title: str, parts: Parts, columns: Mapping[str, Score], cell: Callable[[Score], str]
+) -> str:
+    rows = [[title, *columns], ["---"] * (1 + len(columns))]
+    for name, part in parts.items():
+        rows.append([name, *(cell(part(score)) for score in columns.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _accuracy(score: Score) -> str:
+    found = score.interval
+    return found.text(".0f") if found else "–"
+
+
+def _count(score: Score) -> str:
+    return f"{score.num_asked} ({score.num_distinct})" if score.num_asked else "–"
