@@ -33,7 +33,8 @@ from triton.runtime import JITFunction, driver
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from gpu_model import MODELS, Bench, decoder_of, hugging_face, smaller  # noqa: E402
+from gpu_prompt import Bench  # noqa: E402
+from gpu_shapes import MODELS, decoder_of, hugging_face, smaller  # noqa: E402
 
 from game_agent.blocks.pool import PagePool  # noqa: E402
 from game_agent.model import graphs  # noqa: E402

@@ -31,15 +31,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "kernels")]
 
 import gpu_kernels  # noqa: E402
 import gpu_model  # noqa: E402
-from gpu_model import Bench, Beside  # noqa: E402
+from gpu_model import Beside  # noqa: E402
+from gpu_prompt import Bench  # noqa: E402
 from gpu_report import FAILURES, Report, plot, told  # noqa: E402
+from gpu_shapes import MODELS  # noqa: E402
 
 from game_agent_kernels import available_backends, kernels_for  # noqa: E402
 
 CONTEXTS = (50, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 SOME_CONTEXTS = (512, 8192, 32768)
 NPCS_CONTEXT = 8192
-LLAMA, QWEN = gpu_model.MODELS
+LLAMA, QWEN = MODELS
 
 
 @dataclass(frozen=True)
