@@ -70,10 +70,13 @@ def draw_tokens(logits: Tensor, drawing: Seq[tuple[Sequence, int]]) -> list[int 
         [sequence.request.sampling for sequence in sequences],
         [sequence.generator for sequence in sequences],
     )
-    missing = GameAgentError("no token could be drawn: the model's logits are no numbers")
-    return [
-        failed.get(index, missing if token is None else token) for index, token in enumerate(tokens)
-    ]
+    return [failed.get(index) or _drawn(token) for index, token in enumerate(tokens)]
+
+
+def _drawn(token: int | None) -> int | GameAgentError:
+    if token is None:
+        return GameAgentError("no token could be drawn: the model's logits are no numbers")
+    return token
 
 
 def choose(sequence: Sequence) -> Choice | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -86,6 +87,11 @@ class Request:
     renewed: range | None = None
     has_sink: bool = False
     placement: Placement = "prompt"
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each block."""
+        return [len(block.tokens) for block in self.blocks]
 
     @property
     def is_background(self) -> bool:
@@ -188,7 +194,7 @@ def check_request(
     """
     event = request.event
     longest = max(map(len, request.options), default=0)
-    context = sum(len(block) for block in request.blocks) + len(event) + longest
+    context = sum(request.lengths) + len(event) + longest
     if context > max_context_tokens:
         raise TooLarge(
             f"the prompt has {context} tokens, the model's context holds {max_context_tokens}",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -70,16 +71,17 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.tokens = self.request.event.tolist()
-        lengths = [len(block) for block in self.request.blocks]
-        self.origins = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.shifts = np.zeros(len(lengths), np.int64)
+        self.origins = np.array([0, *accumulate(self.request.lengths)], np.int64)
+        self.shifts = np.zeros(len(self.request.blocks), np.int64)
         self.keys: list[bytes] = []
         self.constraint = self.request.grammar.begin() if self.request.grammar else None
         self.scoring = Scoring(self.request.options) if self.request.options else None
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """What the reply's tokens are drawn with, where they are."""
         seed = self.request.sampling.seed
-        self.generator = torch.Generator().manual_seed(
-            secrets.randbits(63) if seed is None else seed % 2**63
-        )
+        return torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed % 2**63)
 
     @property
     def num_block_tokens(self) -> int:
@@ -173,7 +175,7 @@ class Sequence:
             return
         if not self.keys:
             self.keys = self._shared_keys(runner)
-        lengths = [len(block) for block in request.blocks]
+        lengths = request.lengths
         self.entries, made, self.pages = store.hold(self.keys, lengths, num_pages, flops)
         self.encoded = {index: lengths[index] for index in made}
 

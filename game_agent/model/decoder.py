@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -74,6 +76,8 @@ class Decoder:
 
         Returns logits [len(step.out_rows), vocab] in float32.
         """
+        if self.compiled is not None:
+            return self._forward_compiled(self.compiled, step, pool)
         cos, sin = self.rope.encoding(step.plan.row_positions)
         inputs = Inputs(
             tokens=torch.from_numpy(step.tokens).to(self.device),
@@ -86,23 +90,36 @@ class Decoder:
         )
         return self.compute(inputs, pool)
 
+    def _embed(self, tokens: npt.NDArray[np.int64]) -> Tensor:
+        """Embeddings [T, hidden] float32; numpy's are quicker, but it knows no bfloat16."""
+        table = self.weights.embedding
+        if table.dtype == torch.bfloat16:
+            return table[torch.from_numpy(tokens)].float()
+        return torch.from_numpy(table.numpy().take(tokens, axis=0).astype(np.float32, copy=False))
+
     @torch.inference_mode()
     def compute(self, inputs: Inputs, pool: PagePool) -> Tensor:
         """:meth:`forward` without the way to the device, so that a CUDA graph can capture it."""
         residual = F.embedding(inputs.tokens, self.weights.embedding).to(self.dtype)
-        if self.compiled is not None:
-            return self.compiled.forward(
-                residual,
-                inputs.cos,
-                inputs.sin,
-                inputs.slots,
-                pool.keys,
-                pool.values,
-                inputs.plan,
-                inputs.out_rows,
-                inputs.out_plan,
-            )
         return self._layer_by_layer(inputs, residual, pool)
+
+    def _forward_compiled(self, compiled: CompiledDecoder, step: Step, pool: PagePool) -> Tensor:
+        """One call for all layers. A pass has swept the caches, so that each of torch's operations
+        around it would be slow: what prepares it is numpy's.
+        """
+        plan = step.plan
+        cos, sin = self.rope.encoding(plan.row_positions)
+        return compiled.forward(
+            self._embed(step.tokens),
+            torch.from_numpy(cos),
+            torch.from_numpy(sin),
+            torch.from_numpy(plan.row_slots),
+            pool.keys,
+            pool.values,
+            plan,
+            torch.from_numpy(step.out_rows),
+            step.out_plan,
+        )
 
     def _layer_by_layer(self, inputs: Inputs, residual: Tensor, pool: PagePool) -> Tensor:
         """The same with one call per operation, on any device."""
