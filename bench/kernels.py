@@ -19,7 +19,6 @@ from statistics import median
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -30,11 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import kernels_elementwise  # noqa: E402
+import kernels_linear  # noqa: E402
 from kernel_plans import PlanBuilder, RunShape  # noqa: E402
 from roofline import Roofline, measure_roofline  # noqa: E402
 
-from game_agent_kernels import PackedLinear, Plan, native, set_num_threads  # noqa: E402
-from game_agent_kernels.linear import cpu as cpu_linear  # noqa: E402
+from game_agent_kernels import Plan, native, set_num_threads  # noqa: E402
 from game_agent_kernels.segment_attention import cpu, reference  # noqa: E402
 
 HEADS, KV_HEADS = 4, 4  # the bundled model's
@@ -101,8 +100,7 @@ CASES = [
 ]
 QUICK_CASES = [case for case in CASES if case.dim == 64 and case.rows <= 50]
 
-LINEAR_SHAPES = [(256, 768), (256, 1024), (512, 256), (256, 3072)]  # the bundled model's
-LINEAR_ROWS = [1, 8, 50, 178, 512, 2048]
+ALL_ROWS = [1, 8, 50, 178, 512, 2048]
 QUICK_ROWS = [1, 50, 178]
 
 
@@ -219,40 +217,16 @@ def measure_together(cases: Sequence[Case], repeats: int) -> list[float]:
     return seconds(work, repeats)
 
 
-def measure_linear(rows: int, num_in: int, num_out: int, repeats: int) -> list[float]:
-    """Seconds of the compiled layer with each type of weights and of torch, after a check."""
-    weight, x = torch.randn(num_out, num_in), torch.randn(rows, num_in)
-    packed = [
-        cpu_linear.pack_linear(weight),
-        cpu_linear.pack_linear(weight.bfloat16().float()),
-        cpu_linear.pack_linear(weight.half().float()),
-        cpu_linear.pack_linear(weight, bits=8),
-    ]
-    for ours in packed:
-        expected = F.linear(x.double(), dequantised(ours).double())
-        error = float((cpu_linear.linear(x, ours) - expected).abs().max())
-        if not error < TOLERANCE * num_in**0.5:
-            raise SystemExit(f"{rows} × {num_in} → {num_out}: off by {error:.2e}; not timed")
-    work: list[Callable[[], object]] = [partial(cpu_linear.linear, x, ours) for ours in packed]
-    return seconds([*work, lambda: F.linear(x, weight)], repeats)
-
-
-def dequantised(packed: PackedLinear) -> Tensor:
-    """Weights [out, in] as the layer uses them."""
-    weight = cpu_linear.unpack(packed).weight
-    return weight if packed.scale is None else weight * packed.scale[:, None]
-
-
 def linear_table(all_rows: Sequence[int], roof: Roofline, repeats: int) -> Table:
     """All shapes and numbers of rows."""
     table = Table(title="linear layers: float32, bfloat16, float16 and int8 weights")
     columns = ("in → out", "rows", "f32 µs", "bf16 µs", "GFLOP/s", "roof", "f16 µs", "int8 µs")
     for column in (*columns, "torch µs", "ratio f32", "bf16", "f16", "int8"):
         table.add_column(column, justify="right", no_wrap=True)
-    cases = [(shape, rows) for shape in LINEAR_SHAPES for rows in all_rows]
+    cases = [(shape, rows) for shape in kernels_linear.SHAPES for rows in all_rows]
     for shape, rows in track(cases, "linear", console=Console(stderr=True), transient=True):
         num_in, num_out = shape
-        *ours, theirs = measure_linear(rows, num_in, num_out, repeats)
+        *ours, theirs = seconds(kernels_linear.layers(rows, num_in, num_out), repeats)
         wide, half, other, small = ours
         gflop = 2e-9 * rows * num_in * num_out
         least = roof.seconds(gflop, 2e-9 * num_in * num_out)
@@ -301,7 +275,7 @@ def main(
     set_num_threads(threads)
     roof = measure_roofline()
     cases = [case for case in (QUICK_CASES if quick else CASES) if only in case.name]
-    all_rows = QUICK_ROWS if quick else LINEAR_ROWS
+    all_rows = QUICK_ROWS if quick else ALL_ROWS
     console = Console(width=120, record=True)
     console.print(
         f"{native.instruction_set()}, {threads} threads, {HEADS} heads, {KV_HEADS} KV heads, "

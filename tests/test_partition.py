@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from game_agent.agents.cuts import cut_run
 from game_agent.agents.nodes import MAX_CHARS, Part
 from game_agent.agents.partition import partition, visible
-from game_agent.agents.patch import apply_patch, join_pointer
+from game_agent.agents.patch import apply_patch
+from game_agent.agents.pointer import join_pointer
 from game_agent.agents.rendering import flatten, render
 from game_agent.errors import InvalidInput
 

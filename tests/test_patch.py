@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from game_agent.agents.patch import (
-    MAX_DEPTH,
-    apply_patch,
-    check_json,
-    join_pointer,
-    merge_patch,
-    parse_pointer,
-)
+from game_agent.agents.patch import MAX_DEPTH, apply_patch, check_json, merge_patch
+from game_agent.agents.pointer import join_pointer, parse_pointer
 from game_agent.errors import InvalidInput, TooLarge
 
 keys = st.sampled_from(["a", "b", "0", "~x/y", ""])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from game_agent.agents.nodes import Part
 from game_agent.agents.partition import partition, visible
-from game_agent.agents.patch import join_pointer, parse_pointer
+from game_agent.agents.pointer import join_pointer, parse_pointer
 from game_agent.agents.sight import Borders, Sight, border_tails
 from game_agent.errors import InvalidInput
 from game_agent.runtime import Runtime

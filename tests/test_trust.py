@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from game_agent.agents.character import Character
 from game_agent.agents.memory import Turn
 from game_agent.agents.partition import partition
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.agents.remembered import event_text, turn_text
 from game_agent.text.chat_template import ChatTemplate, derive
 from game_agent.text.formats import BLOCK_FT, FORMATS, TULU3_BLOCK, PromptEncoder

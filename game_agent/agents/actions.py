@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from game_agent.agents.fields import known_fields
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
+from game_agent.agents.pointer import Json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.agents.values import View, value_path
 from game_agent.errors import InvalidInput, TooLarge

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from game_agent.agents.limits import MAX_STOP_CHARS, MAX_STOPS, check_text
 from game_agent.agents.memory import Memory
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.agents.question import SAY
 from game_agent.agents.task import Choice, Question, Task
 from game_agent.engine import Completion, Handle, Sampling, Usage

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from game_agent.agents.cards import Card
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.errors import InvalidInput, TooLarge
 
 MAX_FILE_BYTES = 128 * 2**20

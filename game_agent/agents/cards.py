@@ -15,7 +15,8 @@ from functools import cached_property
 from game_agent.agents.character import DEFAULT_USER, Character, paragraphs
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.macros import fill
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
+from game_agent.agents.pointer import Json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput
 

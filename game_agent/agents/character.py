@@ -13,7 +13,8 @@ from game_agent.agents.limits import (
     check_text,
 )
 from game_agent.agents.macros import fill
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
+from game_agent.agents.pointer import Json
 from game_agent.agents.rendering import collapse, flatten, items_text, sentence
 from game_agent.errors import InvalidInput
 

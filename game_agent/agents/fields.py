@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
+from game_agent.agents.pointer import Json
 from game_agent.errors import InvalidInput
 
 

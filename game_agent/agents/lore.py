@@ -17,8 +17,9 @@ from game_agent.agents.fields import Fields
 from game_agent.agents.keys import Key, KeyIndex, read_keys
 from game_agent.agents.limits import MAX_COUNT, MAX_LORE_CHARS, check_text
 from game_agent.agents.macros import without_comments
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
 from game_agent.agents.patterns import Pattern, PatternIndex, read_patterns
+from game_agent.agents.pointer import Json
 from game_agent.agents.rendering import collapse
 from game_agent.errors import InvalidInput, TooLarge
 

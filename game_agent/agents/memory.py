@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from math import isnan
 from typing import Literal, TypeGuard, cast, get_args
 
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
+from game_agent.agents.pointer import Json
 from game_agent.agents.recall import RecallIndex
 from game_agent.errors import InvalidInput, NotFound
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from game_agent.agents.cuts import MIN_CHARS
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.agents.rendering import Item, header, labelled, render
 from game_agent.agents.rules import RuleTails
 from game_agent.agents.sight import Tails

@@ -13,7 +13,7 @@ from itertools import chain
 
 from game_agent.agents.cuts import JOIN_CHARS, MIN_CHARS, cut_run, cut_texts, rank
 from game_agent.agents.nodes import Node, Part, Place
-from game_agent.agents.patch import Json, join_pointer
+from game_agent.agents.pointer import Json, join_pointer
 from game_agent.agents.rendering import (
     NAME_FIELDS,
     Item,

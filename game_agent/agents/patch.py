@@ -7,14 +7,20 @@ that whoever keeps something per subtree finds by identity what a patch left alo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Mapping, Sequence
 
 from game_agent.agents.limits import check_text
+from game_agent.agents.pointer import (
+    Json,
+    Path,
+    deleted,
+    edited,
+    get_value,
+    inserted,
+    join_pointer,
+    parse_pointer,
+)
 from game_agent.errors import InvalidInput, TooLarge
-
-Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
-Path: TypeAlias = tuple[str, ...]  # the reference tokens of a JSON Pointer
 
 MAX_DEPTH = 64
 MAX_COPIED = 100_000
@@ -58,26 +64,6 @@ def _check_members(value: dict[object, object] | list[object], where: str, depth
             raise InvalidInput(f"the key {key!r} is not a string", where=where)
         check_text(key, where, what="a key")
         _check(member, join_pointer(where, key), depth)
-
-
-def parse_pointer(pointer: Json, where: str = "") -> Path:
-    """The reference tokens of a JSON Pointer (RFC 6901). Raises InvalidInput."""
-    if not isinstance(pointer, str):
-        raise InvalidInput("a JSON Pointer is a text", where=where)
-    if not pointer:
-        return ()
-    if not pointer.startswith("/"):
-        message = f'the JSON Pointer "{pointer}" must be empty or begin with "/"'
-        raise InvalidInput(message, where=where)
-    if "~" in pointer.replace("~0", "").replace("~1", ""):
-        message = f'"~" must be followed by 0 or 1 in the JSON Pointer "{pointer}"'
-        raise InvalidInput(message, where=where)
-    return tuple(token.replace("~1", "/").replace("~0", "~") for token in pointer[1:].split("/"))
-
-
-def join_pointer(pointer: str, token: str | int) -> str:
-    """The pointer of the member ``token`` of what ``pointer`` names."""
-    return f"{pointer}/{str(token).replace('~', '~0').replace('/', '~1')}"
 
 
 def apply_patch(state: Json, ops: Sequence[Json]) -> Mapping[str, Json]:
@@ -151,28 +137,28 @@ class _Patcher:
 
     def _insert(self, path: Path, value: Json, where: str) -> None:
         _check_height(path, value, f"{where}/path")
-        self.state = _inserted(self.state, path, value, f"{where}/path")
+        self.state = inserted(self.state, path, value, f"{where}/path")
 
     def _remove(self, path: Path, where: str) -> None:
         if not path:
             raise InvalidInput("the whole state cannot be removed", where=where)
-        self.state = _deleted(self.state, path, where)
+        self.state = deleted(self.state, path, where)
 
     def _replace(self, path: Path, value: Json, where: str) -> None:
         _check_height(path, value, where)
-        self.state = _edited(self.state, path, lambda _: value, where)
+        self.state = edited(self.state, path, lambda _: value, where)
 
     def _move(self, source: Path, path: Path, where: str) -> None:
-        value = _get(self.state, source, f"{where}/from")
+        value = get_value(self.state, source, f"{where}/from")
         if source == path:
             return
         if source == path[: len(source)]:
             raise InvalidInput("a value cannot be moved into itself", where=f"{where}/path")
-        self.state = _deleted(self.state, source, f"{where}/from")
+        self.state = deleted(self.state, source, f"{where}/from")
         self._insert(path, value, where)
 
     def _copy(self, source: Path, path: Path, where: str) -> None:
-        value = _get(self.state, source, f"{where}/from")
+        value = get_value(self.state, source, f"{where}/from")
         # Copies are shared and cost nothing here, but whoever walks the result pays for each:
         # thirty operations that each double the state would be a billion values.
         self._num_copied += _num_values(value, MAX_COPIED)
@@ -182,7 +168,7 @@ class _Patcher:
         self._insert(path, value, where)
 
     def _test(self, path: Path, value: Json, where: str) -> None:
-        if not _equal(_get(self.state, path, where), value):
+        if not _equal(get_value(self.state, path, where), value):
             raise InvalidInput("the test failed: the state has another value", where=where)
 
 
@@ -223,78 +209,6 @@ def _value(op: Mapping[str, Json], where: str) -> Json:
     if "value" not in op:
         raise InvalidInput(f'"{op["op"]}" needs "value"', where=f"{where}/value")
     return op["value"]
-
-
-def _get(value: Json, path: Path, where: str) -> Json:
-    for token in path:
-        value = _member(value, token, where)
-    return value
-
-
-def _member(value: Json, token: str, where: str) -> Json:
-    if isinstance(value, Mapping):
-        if token not in value:
-            raise InvalidInput(f'there is no member "{token}"', where=where)
-        return value[token]
-    return _list(value, token, where)[_index(value, token, where)]
-
-
-def _edited(value: Json, path: Path, edit: Callable[[Json], Json], where: str) -> Json:
-    """``value`` with ``edit`` applied to what ``path`` names; only what lies on it is copied."""
-    if not path:
-        return edit(value)
-    edited = _edited(_member(value, path[0], where), path[1:], edit, where)
-    if isinstance(value, Mapping):
-        return {**value, path[0]: edited}
-    elements = _list(value, path[0], where)
-    elements[_index(value, path[0], where)] = edited
-    return elements
-
-
-def _inserted(state: Json, path: Path, value: Json, where: str) -> Json:
-    if not path:
-        return value
-    token = path[-1]
-
-    def insert(parent: Json) -> Json:
-        if isinstance(parent, Mapping):
-            return {**parent, token: value}
-        elements = _list(parent, token, where)
-        index = len(elements) if token == "-" else _index(parent, token, where, may_be_end=True)
-        elements.insert(index, value)
-        return elements
-
-    return _edited(state, path[:-1], insert, where)
-
-
-def _deleted(state: Json, path: Path, where: str) -> Json:
-    token = path[-1]
-
-    def delete(parent: Json) -> Json:
-        _member(parent, token, where)
-        if isinstance(parent, Mapping):
-            return {key: member for key, member in parent.items() if key != token}
-        elements = _list(parent, token, where)
-        del elements[_index(parent, token, where)]
-        return elements
-
-    return _edited(state, path[:-1], delete, where)
-
-
-def _list(value: Json, token: str, where: str) -> list[Json]:
-    """A copy of an array, which ``token`` is to index."""
-    if isinstance(value, list | tuple):
-        return list(value)
-    raise InvalidInput(f'"{token}" names a member of something that has none', where=where)
-
-
-def _index(value: Json, token: str, where: str, *, may_be_end: bool = False) -> int:
-    is_number = token.isascii() and token.isdigit() and (token == "0" or token[0] != "0")
-    num_elements = len(value) if isinstance(value, list | tuple) else 0
-    # A number of more digits is no index of anything, and int() refuses very long ones.
-    if is_number and len(token) <= 12 and int(token) < num_elements + may_be_end:
-        return int(token)
-    raise InvalidInput(f'"{token}" is no index of an array of {num_elements} elements', where=where)
 
 
 def _equal(a: Json, b: Json) -> bool:

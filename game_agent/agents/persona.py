@@ -9,7 +9,7 @@ from functools import cached_property
 from game_agent.agents.actions import Action
 from game_agent.agents.cards import Card
 from game_agent.agents.character import Character
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.errors import InvalidInput
 
 

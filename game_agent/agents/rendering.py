@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 
 ROOT_HEADER = "world"
 NOTHING = "none"

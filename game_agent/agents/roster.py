@@ -13,8 +13,8 @@ from game_agent.agents.blockcache import BlockCache
 from game_agent.agents.budget import MemoryBudget
 from game_agent.agents.cards import Card
 from game_agent.agents.eager import EagerEncoding
-from game_agent.agents.patch import Json
 from game_agent.agents.persona import Persona
+from game_agent.agents.pointer import Json
 from game_agent.agents.rules import Rule, parse_rules
 from game_agent.agents.scene import Scene
 from game_agent.agents.snapshot import Snapshot, read_snapshot, write_snapshot

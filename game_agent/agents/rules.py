@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Literal, get_args
 
 from game_agent.agents.fields import known_fields
-from game_agent.agents.patch import Json, Path, parse_pointer
+from game_agent.agents.pointer import Json, Path, parse_pointer
 from game_agent.agents.rendering import collapse, flatten, items_text
 from game_agent.errors import InvalidInput, TooLarge
 

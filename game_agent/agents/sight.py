@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from functools import lru_cache
 
-from game_agent.agents.patch import Json, Path, join_pointer, parse_pointer
+from game_agent.agents.pointer import Json, Path, join_pointer, parse_pointer
 from game_agent.agents.rules import ANY, ANY_DEPTH, MAX_DEEP, tails_after
 from game_agent.errors import InvalidInput
 

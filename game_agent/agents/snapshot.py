@@ -20,8 +20,9 @@ from game_agent.agents.cards import Card
 from game_agent.agents.limits import MAX_COUNT, MAX_NAME_CHARS
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.memory import Memory
-from game_agent.agents.patch import Json, check_json
+from game_agent.agents.patch import check_json
 from game_agent.agents.persona import Persona
+from game_agent.agents.pointer import Json
 from game_agent.agents.rules import Rule, parse_rules
 from game_agent.agents.sight import parse_sight
 from game_agent.agents.world import World, check_seq

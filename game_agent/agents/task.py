@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from game_agent.agents.actions import Action
-from game_agent.agents.patch import Json
+from game_agent.agents.pointer import Json
 from game_agent.agents.values import View
 from game_agent.engine import Completion, Engine
 from game_agent.engine.grammar import Grammar

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from game_agent.agents.patch import Json, Path, join_pointer, parse_pointer
+from game_agent.agents.pointer import Json, Path, join_pointer, parse_pointer
 from game_agent.agents.rendering import is_container, name_field
 from game_agent.agents.rules import Rule, RuleTails, below, rule_here
 from game_agent.agents.sight import Sight

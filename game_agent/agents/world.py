@@ -15,7 +15,8 @@ from game_agent.agents.limits import MAX_COUNT
 from game_agent.agents.lore import Lorebook
 from game_agent.agents.nodes import Part
 from game_agent.agents.partition import Partition, partition, visible
-from game_agent.agents.patch import Json, apply_patch, check_json, merge_patch
+from game_agent.agents.patch import apply_patch, check_json, merge_patch
+from game_agent.agents.pointer import Json
 from game_agent.agents.rules import Rule
 from game_agent.agents.sight import parse_sight
 from game_agent.errors import Conflict, InvalidInput
