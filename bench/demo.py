@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from rich.progress import track
 
 from game_agent.client import Client
 from game_agent.runtime import Runtime
-from game_agent.server import Server, ServerSettings
+from game_agent.server import running
 from game_agent_demos.game import build_game, play
 from game_agent_demos.player import Player
 from game_agent_demos.screen import Screen
@@ -32,21 +30,6 @@ from game_agent_demos.turn import Turn
 
 QUESTION_WORDS = 2  # which tell the kinds of question apart
 TIMEOUT_S = 120.0
-
-
-@contextmanager
-def serving(model: str | None, kv_dtype: str | None) -> Iterator[str]:
-    """A server's endpoint while the block runs."""
-    runtime = Runtime.load(model, kv_dtype=kv_dtype)
-    with Server(runtime, ServerSettings(bind="tcp://127.0.0.1:*", drain_s=0.0)) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server.endpoint
-        finally:
-            server.stop()
-            thread.join()
-    runtime.close()
 
 
 def turns_of(endpoint: str, seed: int) -> list[Turn]:
@@ -102,9 +85,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    with serving(options.model, options.kv_dtype) as endpoint:
+    with (
+        Runtime.load(options.model, kv_dtype=options.kv_dtype) as runtime,
+        running(runtime) as server,
+    ):
         console = Console(stderr=True)
-        games = {s: turns_of(endpoint, s) for s in track(seeds, "games", console=console)}
+        games = {s: turns_of(server.endpoint, s) for s in track(seeds, "games", console=console)}
     text = report(games, options.model or "bundled")
     print(text)
     if options.out:

@@ -22,9 +22,7 @@ import json
 import random
 import re
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +35,7 @@ from game_agent.blocks.block import Block
 from game_agent.client import Answer, Client
 from game_agent.engine import Completion, Request
 from game_agent.runtime import Runtime, bundled_folder
-from game_agent.server import Server, ServerSettings
+from game_agent.server import running
 from game_agent.training.batches import Sample, collate, encode_scene
 from game_agent.training.export import load_exported
 from game_agent.training.scenes import Question, Scene, make_questions, make_scene
@@ -50,7 +48,6 @@ QUESTIONS = 4
 GROUP = 5  # scenes that are asked at once
 MAX_TOKENS = 64
 TIE = 1e-3  # logits
-JOIN_S = 20.0
 WAYS = ("one pass", "cached", "server")
 Ids = list[int]
 
@@ -161,21 +158,6 @@ def with_end(ids: Sequence[int], finish_reason: str) -> Ids:
     return [*ids, END] if finish_reason == "stop" else list(ids)
 
 
-@contextmanager
-def serving(runtime: Runtime) -> Iterator[Client]:
-    """A client of a real server on ``runtime``."""
-    with Server(runtime, ServerSettings(bind="tcp://127.0.0.1:*")) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            with Client(server.endpoint, timeout_s=120) as client:
-                client.hello("equivalence")
-                yield client
-        finally:
-            server.stop()
-            thread.join(JOIN_S)
-
-
 def place(client: Client, case: Case) -> str | None:
     """Give an agent of the server the scene; its name, or None if it makes other blocks of it.
 
@@ -260,7 +242,11 @@ class Comparison:
 def run(model: Path, num_scenes: int, seed: int = 1) -> dict[tuple[str, Mode], Tally]:
     """Compare until ``num_scenes`` held-out scenes were asked in all ways."""
     reference, rng = Reference(model), random.Random(seed)
-    with Runtime.load(model, device="cpu") as runtime, serving(runtime) as client:
+    with (
+        Runtime.load(model, device="cpu") as runtime,
+        running(runtime) as server,
+        Client(server.endpoint, timeout_s=120) as client,
+    ):
         comparison = Comparison(runtime, client, reference)
         number = 0
         while (done := comparison.tallies["server", "full"].scenes) < num_scenes:

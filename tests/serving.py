@@ -13,6 +13,7 @@ from fakes import FakeRuntime
 from game_agent.clock import Clock
 from game_agent.protocol.limits import Limits
 from game_agent.server import Server, ServerSettings
+from game_agent.server import running as run_server
 
 ANY_PORT = "tcp://127.0.0.1:*"
 PATIENCE_S = 20.0
@@ -38,15 +39,8 @@ def running(
     runtime.world("w", {"a": 1})
     runtime.agent("ann", world="w", profile="")
     chosen = {"bind": ANY_PORT, "limits": limits or Limits(), "drain_s": drain_s, **settings}
-    with Server(runtime, ServerSettings(**chosen), clock=clock) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.stop()
-            thread.join(PATIENCE_S)
-        assert not thread.is_alive()
+    with run_server(runtime, ServerSettings(**chosen), clock=clock) as server:
+        yield server
 
 
 def forget_sessions(server: Server) -> None:

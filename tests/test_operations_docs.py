@@ -38,3 +38,8 @@ def test_limits_are_read_from_the_command_line() -> None:
     for wrong in ("max_depth", "max_depth=x", "max_depth=-1", "depth=1", "max_depth=0"):
         with pytest.raises(InvalidInput, match="depth"):
             read_limits([wrong])
+
+
+def test_a_server_in_a_test_works_as_shown() -> None:
+    _, found = PAGE.split("```python\n")
+    exec(found.split("```")[0], {})

@@ -22,6 +22,7 @@ from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, Unavailable
 from game_agent.protocol.limits import Limits
 from game_agent.server import Server, ServerSettings, serve
+from game_agent.server import running as run_server
 
 
 class Wire:
@@ -214,6 +215,35 @@ def test_stop_after_close_does_nothing() -> None:
     server = Server(FakeRuntime(), ServerSettings(bind=ANY_PORT))
     server.close()
     server.stop()
+
+
+def test_a_server_runs_while_a_block_does(net: Net) -> None:
+    runtime = FakeRuntime()
+    with run_server(runtime) as server:
+        wire = net.connect(server.endpoint)
+        assert wire.ask_for(id=1, op="ping")["ev"] == "ok"
+        with pytest.raises(Unavailable), run_server(runtime, ServerSettings(server.endpoint)):
+            pass
+        assert wire.ask_for(id=2, op="ping")["ev"] == "ok"
+    Server(runtime, ServerSettings(server.endpoint)).close()  # its address is free again
+
+
+def test_what_ended_a_server_is_told_at_the_end_of_the_block(net: Net) -> None:
+    def play(problem: Exception | None) -> None:
+        with run_server(FakeRuntime()) as server:
+            server._inbox.post(fail)
+            if problem is not None:
+                raise problem
+
+    def fail() -> None:
+        raise Unavailable("the disk is full")
+
+    with pytest.raises(Unavailable, match="the disk is full"):
+        play(None)
+    # What the block raised because of it is not lost.
+    with pytest.raises(Unavailable) as caught:
+        play(TimeoutError("no reply"))
+    assert isinstance(caught.value.__context__, TimeoutError)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot send a signal to itself")

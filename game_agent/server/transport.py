@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import logging
-import signal
 from collections import Counter
-from types import FrameType
 
 import zmq
 
@@ -22,8 +18,6 @@ from game_agent.server.session import Peer, Session
 from game_agent.server.settings import ServerSettings
 from game_agent.server.state_journal import open_journal
 from game_agent.server.table import SessionTable
-
-logger = logging.getLogger(__name__)
 
 READ_BUDGET_S = 0.002
 """Reading pauses after so long for replies, so that one peer's flood does not hold up others."""
@@ -262,29 +256,3 @@ class Server:
             for session in self._sessions
         )
         return is_idle or waited_s >= self.settings.drain_s + LAST_WORDS_MS / 1000
-
-
-def serve(runtime: Backend, settings: ServerSettings | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. Call it from the main thread, which handles signals.
-
-    Raises as ``Server`` does.
-    """
-    with Server(runtime, settings) as server:
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            server.stop()
-
-        before = {
-            number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        # What is loaded by now stays. Looking through it again for garbage takes tens of
-        # milliseconds, in which nobody is answered.
-        gc.collect()
-        gc.freeze()
-        try:
-            logger.info("listening at %s", server.endpoint)
-            server.run()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            gc.unfreeze()

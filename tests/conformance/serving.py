@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from conformance.play import play
-from serving import ANY_PORT, PATIENCE_S
+from serving import ANY_PORT
 
 from game_agent import Runtime
 from game_agent.client import CurveKeys
-from game_agent.server import Server, ServerSettings
+from game_agent.server import ServerSettings, running
 from game_agent.server.security import make_client_keys, make_server_keys
 
 
@@ -30,14 +29,8 @@ def conformance_runtime() -> Iterator[Runtime]:
 def serving(runtime: Runtime, curve_keys: Path | None = None) -> Iterator[str]:
     """A server's endpoint, while the block runs."""
     settings = ServerSettings(bind=ANY_PORT, drain_s=0.0, curve_keys=curve_keys)
-    with Server(runtime, settings) as server:
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield server.endpoint
-        finally:
-            server.stop()
-            thread.join(PATIENCE_S)
+    with running(runtime, settings) as server:
+        yield server.endpoint
 
 
 def check_conformance(command: Sequence[str], runtime: Runtime, folder: Path) -> None:
