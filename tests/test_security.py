@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +22,13 @@ from game_agent.clock import FakeClock
 from game_agent.errors import InvalidInput, RequestTimeout, ServerError, Unauthorized
 from game_agent.protocol import VERSION
 from game_agent.server import Server, ServerSettings
+from game_agent.server.rights import why_unreadable
 from game_agent.server.security import AllowList, KeyRing, make_client_keys, make_server_keys
 from game_agent.server.session import Peer
 from game_agent.server.table import SessionTable
 
 SHORT_S = 0.5
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -248,6 +252,61 @@ def test_wrong_key_files_are_named(folder: Path, tmp_path: Path) -> None:
         CurveKeys.load(folder / "server.key", folder / "server.key")
     with pytest.raises(InvalidInput, match="no key file"):
         CurveKeys.load(folder / "none", folder / "server.key_secret")
+
+
+@pytest.fixture
+def plain_user() -> Iterator[int]:
+    """Lasts until the test ends; root may read everything, and so would see no error."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield os.geteuid()
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A key folder that everybody may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_server_keys(folder)
+        make_client_keys(folder, "game")
+        for each in (folder, folder / "clients"):
+            each.chmod(0o755)
+        (folder / "clients" / "game.key").chmod(0o644)
+        (folder / "server.key_secret").chmod(0o644)
+        yield folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are no modes there")
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("server.key_secret", 0o000), ("clients", 0o600), ("clients/game.key", 0o200), ("", 0o600)],
+)
+def test_a_file_that_may_not_be_read_is_named_with_its_mode(
+    open_folder: Path, name: str, mode: int, request: pytest.FixtureRequest
+) -> None:
+    blocked = open_folder / name
+    owner = os.geteuid()
+    blocked.chmod(mode)
+    user = request.getfixturevalue("plain_user")
+    with pytest.raises(InvalidInput) as caught:
+        KeyRing.load(open_folder)
+    text = caught.value.message
+    assert f"{blocked} has mode {mode:04o} and belongs to user {owner}" in text
+    assert f"runs as user {user}" in text
+    assert ("chmod u+r" if owner == user else f"as user {owner}") in text
+    if owner != user:
+        assert f"chown -R {user} " in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are no modes there")
+def test_why_a_file_cannot_be_read(open_folder: Path, plain_user: int) -> None:
+    assert why_unreadable(open_folder / "server.key_secret") is None
+    assert why_unreadable(open_folder / "clients") is None
+    assert why_unreadable(open_folder / "nowhere" / "at all") is None
 
 
 def test_secrets_are_not_shown(folder: Path) -> None:

@@ -25,6 +25,7 @@ import zmq.utils.monitor
 import zmq.utils.z85
 
 from game_agent.errors import InvalidInput
+from game_agent.server.rights import why_unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,10 @@ class KeyRing:
 
     @staticmethod
     def load(folder: Path) -> KeyRing:
-        """Raises ``InvalidInput`` naming the file that is missing or wrong."""
+        """Raises ``InvalidInput`` naming the file that is missing, wrong or not to be read."""
         public, secret = _read(folder / f"{SERVER}.key_secret")
+        if problem := why_unreadable(folder / CLIENTS):
+            raise InvalidInput(problem)
         if secret is None:
             raise InvalidInput(f"{folder / SERVER}.key_secret holds no secret key")
         files = sorted((folder / CLIENTS).glob("*.key"))
@@ -115,7 +118,7 @@ class AllowList:
         for file in sorted(self._folder.glob("*.key")):
             try:
                 status = file.stat()
-            except FileNotFoundError:
+            except OSError:
                 continue
             stamps[file] = (status.st_mtime_ns, status.st_size)
         return stamps
@@ -201,7 +204,8 @@ def _read(file: Path) -> tuple[bytes, bytes | None]:
         return zmq.auth.load_certificate(file)
     except (OSError, ValueError) as error:
         raise InvalidInput(
-            f"{file} is no key file ({error}); make one with: game-agent keygen {file.parent}"
+            why_unreadable(file)
+            or f"{file} is no key file ({error}); make one with: game-agent keygen {file.parent}"
         ) from None
 
 
