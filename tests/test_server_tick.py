@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from fakes import Desk, an_ask, brief
+from fakes import Desk, FakeAsk, an_ask, brief
+
+from game_agent.errors import Overloaded
+from game_agent.protocol.limits import Limits
 
 
 @pytest.fixture
@@ -106,3 +109,39 @@ def test_a_tick_whose_ask_outlives_its_reply_is_applied_once(desk: Desk) -> None
     desk.runtime.finish()
     assert [(reply["id"], reply["ev"]) for reply in desk.read()] == [(2, "done")]
     assert (desk.runtime.worlds["w"].seq, len(desk.runtime.asks)) == (1, 1)
+
+
+@pytest.mark.parametrize("refuser", ["session", "engine"])
+def test_a_repeated_tick_starts_the_ask_that_found_no_room(refuser: str) -> None:
+    """``overloaded`` is no reply to keep: the same tick may be sent again, and changes nothing."""
+    desk = Desk(Limits(max_requests_in_flight=2 if refuser == "session" else 9))
+    ann = desk.runtime.agents["ann"]
+    start = ann.ask
+    busy = ["x", "y"]
+
+    def ask(event: str, *args: Any, **options: Any) -> FakeAsk:
+        if refuser == "engine" and event in busy[1:]:
+            raise Overloaded("9 requests wait already", retry_after_ms=1000)
+        return start(event, *args, **options)
+
+    ann.ask = ask  # type: ignore[method-assign]
+    desk.send(id=9, op="ask", agent="bob", event="long")
+    tick = {"id": 1, "op": "tick", "world": "w", "tick": 1, "merge": {"b": 1}}
+    tick["asks"] = [an_ask(event, event=event) for event in busy]
+    desk.send(**tick)
+    assert [brief(reply)[:3] for reply in desk.read()] == [
+        (1, "ok", None),
+        ("y", "error", "overloaded"),
+    ]
+    desk.runtime.finish()
+    done = desk.read()
+    assert {reply["id"] for reply in done} == {9, "x"}
+    busy.clear()
+    desk.send(**tick)
+    desk.runtime.finish()
+    assert [(reply["id"], reply["ev"]) for reply in desk.read()] == [
+        (1, "ok"),
+        ("x", "done"),
+        ("y", "done"),
+    ]
+    assert (desk.runtime.worlds["w"].seq, len(desk.runtime.asks)) == (1, 3)
