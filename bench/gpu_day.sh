@@ -31,7 +31,7 @@ measure() {
     nvidia-smi >"$FOLDER/machine.log" 2>&1
     # Fixtures and warnings are for development; without them fewer packages are needed.
     timeout 170 python3 -m pytest --noconftest -o filterwarnings=default -p no:cacheprovider \
-        tests/test_triton_kernels.py tests/test_graphs_steps.py tests/test_triton_flash.py \
+        tests/test_triton_kernels.py tests/test_triton_shared.py tests/test_graphs_steps.py tests/test_triton_flash.py \
         >"$FOLDER/tests.log" 2>&1
     TESTED=$?
     tail -n 25 "$FOLDER/tests.log"

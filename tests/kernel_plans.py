@@ -18,7 +18,7 @@ class RunShape:
     """One run: its rows, the frame position of the first, and what it attends to.
 
     far:    lengths of segments of other frames
-    shared: numbers of blocks that several runs read (see :class:`PlanBuilder`)
+    shared: numbers of blocks that several runs read (see :class:`PlanBuilder`), one behind another
     own:    whether the frame's own keys, up to the last row, are a segment
     chain:  lengths of the pieces of a frame (full mode): segments at rising positions
     """
@@ -69,10 +69,10 @@ class PlanBuilder:
     ) -> list[tuple[int, int, int, int]]:
         """(shared block or -1, length, position, distance) of each segment of a run."""
         out = [(-1, n, FAR_PAST, int(rng.integers(0, 9000))) for n in run.far]
-        out += [
-            (block, self.shared_lengths[block], FAR_PAST, int(rng.integers(0, 9000)))
-            for block in run.shared
-        ]
+        distance = int(rng.integers(0, 9000)) + sum(self.shared_lengths[i] for i in run.shared)
+        for block in run.shared:
+            out.append((block, self.shared_lengths[block], FAR_PAST, distance))
+            distance -= self.shared_lengths[block]
         position = 0
         for length in run.chain:
             out.append((-1, length, position, 0))
@@ -99,6 +99,7 @@ class PlanBuilder:
             pages=np.array([page for pages, *_ in flat for page in pages], np.int32),
             lengths=np.array([length for _, length, _, _ in flat], np.int32),
             positions=np.array([position for _, _, position, _ in flat], np.int32),
+            distances=np.array([distance for *_, distance in flat], np.int32),
             cos=np.cos(angles).astype(np.float32).reshape(len(flat), half),
             sin=np.sin(angles).astype(np.float32).reshape(len(flat), half),
         )

@@ -10,7 +10,9 @@ import torch
 from checkpoints import VOCAB, make_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_plans import PlanBuilder, RunShape
 
+from game_agent.model import graphs
 from game_agent.model.buckets import BUCKETS, Bucket, Places, choose, pad_step
 from game_agent.model.planner import (
     Run,
@@ -21,9 +23,17 @@ from game_agent.model.planner import (
     own_segment,
     page_slots,
 )
+from game_agent.model.rope import Rope
 from game_agent.model.runner import ModelRunner, load_runner
+from game_agent.model.spec import RopeSpec
 from game_agent_kernels import PAGE_TOKENS, Segments
-from game_agent_kernels.segment_attention.worklist import divide, tiling_for
+from game_agent_kernels.segment_attention.worklist import (
+    Launch,
+    Tiling,
+    WorkList,
+    divide,
+    tiling_for,
+)
 
 HALF = 8
 
@@ -43,8 +53,9 @@ def step_of(counts: list[tuple[int, int]]) -> Step:
     ("counts", "expected"),
     [
         ([(1, 1)], Bucket(1, 1, 1)),
-        ([(1, 1)] * 3, Bucket(4, 4, 1)),
-        ([(3, 1)], Bucket(16, 16, 16)),
+        ([(1, 1)] * 3, Bucket(4, 4, 4)),
+        ([(3, 1)], Bucket(4, 4, 4)),
+        ([(5, 1)], Bucket(16, 16, 16)),
         ([(50, 1)], Bucket(64, 64, 64)),
         ([(50, 1), (27, 0)] + [(1, 1)] * 8, Bucket(128, 64, 128)),
         ([(512, 64)], Bucket(512, 64, 512)),
@@ -56,6 +67,46 @@ def test_the_smallest_bucket_is_chosen(
     counts: list[tuple[int, int]], expected: Bucket | None
 ) -> None:
     assert choose(BUCKETS, step_of(counts)) == expected
+
+
+@pytest.mark.parametrize(("replies", "expected"), [(4, 4), (5, 16), (32, 32), (40, 64)])
+def test_replies_in_one_world_are_computed_in_one_tile(replies: int, expected: int) -> None:
+    """Their bucket's tiles hold all of their rows; with worlds of their own they need no more."""
+    world = np.arange(8, dtype=np.int32)
+    rope = Rope(RopeSpec("default", 1e4, 2 * HALF, {}))
+
+    def step(first_page: int) -> Step:
+        runs = []
+        for i in range(replies):
+            frames = [(world + first_page * i, 120)]
+            segments = frame_segments(frames, np.array([120 + i]), rope)
+            runs.append(Run(np.zeros(1, np.int32), 0, np.zeros(1, np.int64), segments, 1))
+        return build_step(runs)
+
+    shared, apart = (choose(BUCKETS, step(pages)) for pages in (0, 8))
+    assert shared is not None
+    assert apart is not None
+    assert shared.num_tokens == expected
+    assert shared.run_rows >= replies
+    assert apart.run_rows == 4
+
+
+def test_groups_that_are_too_many_for_a_grid_are_not_made() -> None:
+    """Then every run reads for itself, and only what that cannot hold is refused."""
+    plan = PlanBuilder(2, 1, 8, shared_lengths=[200] * 4).build(
+        [RunShape(1, shared=[0, 1]), RunShape(1, shared=[1, 2]), RunShape(1, shared=[2, 0])]
+    )[3]
+    tiling = Tiling(packed=16, rows=8, keys=64, wanted=1)
+
+    def work(num_items: int) -> WorkList | None:
+        words = torch.empty(0, dtype=torch.int32)
+        return graphs._divide(plan, Launch(words, tiling, num_items, 99, True, True, True))
+
+    assert work(6) is not None
+    assert work(6).turns  # type: ignore[union-attr]
+    assert not work(5).turns  # type: ignore[union-attr]
+    assert len(work(5).items) == 3  # type: ignore[union-attr]
+    assert work(2) is None
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 3)), min_size=1, max_size=12))

@@ -28,7 +28,8 @@ from game_agent_kernels import Segments
 # All of it would take the interpreter minutes.
 DIMS = (16,) if INTERPRETS else (16, 64, 128)
 SIZES = (Bucket(2, 2, 1), Bucket(16, 16, 16), Bucket(64, 4, 64)) if INTERPRETS else BUCKETS
-LENGTHS = (17, 5, 40)
+# So many that replies read them together.
+LENGTHS = (17, 5, 17, 1, 17)
 EVENT = 11
 
 

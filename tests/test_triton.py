@@ -14,7 +14,8 @@ triton = pytest.importorskip("triton", reason="Triton is not installed")
 
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
 INTERPRETED = [
-    f"tests/test_{name}.py" for name in ("triton_kernels", "graphs_triton", "graphs_steps")
+    f"tests/test_{name}.py"
+    for name in ("triton_kernels", "triton_shared", "graphs_triton", "graphs_steps")
 ]
 OLD_INTERPRETER = (
     np.lib.NumpyVersion(np.__version__) >= "2.4.0"
@@ -49,7 +50,7 @@ def test_all_that_a_pass_launches_compiles_for_hopper(pytestconfig: pytest.Confi
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
     kernels = [line for line in result.stdout.splitlines() if line.startswith("- kernel")]
     names = {line.split()[2].rstrip(";") for line in kernels}
-    assert names == {"_attend", "_merge", "_norm", "_rope_store", "_silu_mul"}
-    attention = [line for line in kernels if "kernel _attend" in line]
+    assert names == {"attend_items", "merge_partials", "_norm", "_rope_store", "_silu_mul"}
+    attention = [line for line in kernels if "kernel attend_items" in line]
     assert all(line.endswith(("products wgmma", "products mma.sync")) for line in attention)
     assert any("packed=128" in line and "wgmma" in line for line in attention)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from game_agent.model.planner import Step
 from game_agent_kernels import Plan
+from game_agent_kernels.segment_attention.groups import GROUPS, groups_of
 from game_agent_kernels.segment_attention.worklist import HEADER_WORDS, WorkList
 
 Ints = npt.NDArray[np.int32]
@@ -25,7 +26,8 @@ class Bucket:
     """Sizes that a step is padded to.
 
     num_tokens, num_outputs: rows, and rows whose logits are computed
-    run_rows: rows of the longest run; 1 for replies only, whose attention is tiled differently
+    run_rows: most rows of one run, or of all runs that read the same blocks: their attention is
+        tiled by that
     """
 
     num_tokens: int
@@ -36,12 +38,13 @@ class Bucket:
         return (
             step.plan.num_rows <= self.num_tokens
             and len(step.out_rows) <= self.num_outputs
-            and int(np.diff(step.plan.run_rows).max()) <= self.run_rows
+            and groups_of(step.plan).most_rows <= self.run_rows
         )
 
 
 BUCKETS = (
-    *(Bucket(n, n, 1) for n in (1, 2, 4, 8, 16, 32, 64)),
+    # For replies over worlds of their own. Four rows fit the smallest tile of most models.
+    *(Bucket(n, n, min(n, 4)) for n in (1, 2, 4, 8, 16, 32, 64)),
     *(Bucket(n, min(n, 64), n) for n in (16, 32, 64, 128, 256, 512)),
 )
 
@@ -71,13 +74,15 @@ def pad_step(step: Step, bucket: Bucket, scratch_slot: int) -> Step:
 
 def add_rows(plan: Plan, count: int, slot: int) -> Plan:
     """A plan with one more run, of ``count`` rows at position 0 without segments."""
-    return Plan(
+    padded = Plan(
         run_rows=np.append(plan.run_rows, plan.run_rows[-1] + np.int32(count)),
         run_segments=np.append(plan.run_segments, plan.run_segments[-1]),
         segments=plan.segments,
         row_positions=np.append(plan.row_positions, np.zeros(count, np.int32)),
         row_slots=np.append(plan.row_slots, np.full(count, slot, np.int64)),
     )
+    padded.derived[GROUPS] = groups_of(plan).with_run(count)
+    return padded
 
 
 class Places:

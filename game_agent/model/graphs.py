@@ -18,6 +18,7 @@ from game_agent.model.buckets import BUCKETS, Bucket, Places, choose, pad_step
 from game_agent.model.decoder import Decoder, Inputs
 from game_agent.model.planner import Run, Step, build_step, no_segments
 from game_agent_kernels import PAGE_TOKENS, Plan
+from game_agent_kernels.segment_attention.groups import MAX_GROUPS, ungrouped
 from game_agent_kernels.segment_attention.worklist import (
     HEADER_WORDS,
     LAUNCH,
@@ -35,6 +36,8 @@ Capture = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 NUM_WORDS = 2**23
 # More runs than these and row tiles for all tokens make a step too ragged for a bucket's grid.
 MAX_RUNS = 64
+# Of groups of runs: beyond these, every run reads for itself.
+MAX_GROUP_TILES = 32
 # What segments are taken to hold when the tiles of keys are sized.
 MEAN_KEYS = 64.0
 
@@ -172,10 +175,9 @@ class _Graph:
     def divide(self, step: Step) -> list[WorkList] | None:
         """Work lists of the step's plans; None where one has more items than the graph's grid."""
         plans = (step.plan, step.out_plan)[: len(self._launches)]
-        launches = self._launches
-        works = [divide(p, one.tiling) for p, one in zip(plans, launches, strict=True)]
-        fits = all(len(w.items) <= one.num_items for w, one in zip(works, launches, strict=True))
-        return works if fits else None
+        works = [_divide(p, one) for p, one in zip(plans, self._launches, strict=True)]
+        fitting = [work for work in works if work is not None]
+        return fitting if len(fitting) == len(works) else None
 
 
 def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch:
@@ -191,8 +193,19 @@ def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch
         processors=num_processors(decoder.device),
     )
     row_tiles = min(rows, MAX_RUNS + -(-rows // tiling.rows))
-    num_items = row_tiles + tiling.wanted
-    return Launch(words, tiling, num_items, num_items, rotates=True, merges=True)
+    group_tiles = MAX_GROUPS * -(-rows // tiling.rows) if rows > 1 else 0
+    num_items = row_tiles + min(group_tiles, MAX_GROUP_TILES) + tiling.wanted
+    return Launch(
+        words, tiling, num_items, num_items * tiling.rows, rotates=True, turns=rows > 1, merges=True
+    )
+
+
+def _divide(plan: Plan, launch: Launch) -> WorkList | None:
+    """The work of ``plan``, with every run alone where groups of them are too many for the grid."""
+    work = divide(plan, launch.tiling)
+    if len(work.items) > launch.num_items:
+        work = divide(plan, launch.tiling, ungrouped(plan))
+    return work if len(work.items) <= launch.num_items else None
 
 
 def _fixed_plan(launch: Launch, half: int) -> Plan:

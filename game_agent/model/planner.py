@@ -106,6 +106,7 @@ def frame_segments(
         pages=np.concatenate([pages for pages, _ in frames]) if count else np.empty(0, np.int32),
         lengths=np.array([length for _, length in frames], np.int32),
         positions=np.full(count, FAR_PAST, np.int32) if positions is None else positions,
+        distances=distances.astype(np.int32),
         cos=cos,
         sin=sin,
     )
@@ -131,6 +132,7 @@ def own_segment(pages: Ints, position: int, length: int, half: int) -> Segments:
         pages=used,
         lengths=np.array([length], np.int32),
         positions=np.array([position], np.int32),
+        distances=np.zeros(1, np.int32),
         cos=np.ones((1, half), np.float32),
         sin=np.zeros((1, half), np.float32),
     )
@@ -140,7 +142,7 @@ def no_segments(half: int) -> Segments:
     """An empty table, for angles of ``half`` columns."""
     empty = np.empty(0, np.int32)
     angles = np.empty((0, half), np.float32)
-    return Segments(np.zeros(1, np.int32), empty, empty, empty, angles, angles)
+    return Segments(np.zeros(1, np.int32), empty, empty, empty, empty, angles, angles)
 
 
 def page_slots(pages: Ints, first: int, last: int) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ one SIMD register holds one dimension of 16 keys), values ``[pages, kv_heads, PA
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +34,15 @@ class Segments:
 
     ``page_starts [S + 1]`` delimits each segment's part of ``pages [P]``; ``lengths [S]`` counts
     its keys; ``positions [S]`` is the frame position of its first key, or ``FAR_PAST``;
-    ``cos``/``sin [S, rotary_dim / 2]`` are the angles of its distance Δ. All int32 or float32.
+    ``distances [S]`` is its Δ in tokens, ``cos``/``sin [S, rotary_dim / 2]`` are the angles of
+    that. All int32 or float32.
     """
 
     page_starts: Ints
     pages: Ints
     lengths: Ints
     positions: Ints
+    distances: Ints
     cos: Floats
     sin: Floats
 
@@ -52,7 +54,7 @@ class Segments:
         """The same with ``length`` keys in the last segment, which must fit its pages."""
         lengths = self.lengths.copy()
         lengths[-1] = length
-        return Segments(self.page_starts, self.pages, lengths, self.positions, self.cos, self.sin)
+        return replace(self, lengths=lengths)
 
     @staticmethod
     def concat(parts: Sequence[Segments]) -> Segments:
@@ -65,6 +67,7 @@ class Segments:
             pages=np.concatenate([part.pages for part in parts]),
             lengths=np.concatenate([part.lengths for part in parts]),
             positions=np.concatenate([part.positions for part in parts]),
+            distances=np.concatenate([part.distances for part in parts]),
             cos=np.concatenate([part.cos for part in parts]),
             sin=np.concatenate([part.sin for part in parts]),
         )
@@ -112,6 +115,8 @@ class Plan:
         _check_starts("segments.page_starts", seg.page_starts, len(seg.pages))
         if len(seg.positions) != seg.num_segments or len(seg.cos) != seg.num_segments:
             raise ValueError("segments.positions, cos and sin must have one row per segment")
+        if len(seg.distances) != seg.num_segments:
+            raise ValueError("segments.distances must have one row per segment")
         if seg.cos.shape != seg.sin.shape:
             raise ValueError(f"cos {seg.cos.shape} and sin {seg.sin.shape} differ in shape")
         room = np.diff(seg.page_starts) * PAGE_TOKENS

@@ -1,13 +1,15 @@
-"""A plan's division into work for a GPU: key tiles, row tiles, and evenly long items of both.
+"""A plan's division into work for a GPU: key tiles, tiles of queries, and evenly long items.
 
 Plain arrays, so that it is tested without a GPU. All tables travel as one array of 32-bit words: a
 header, which says where each table begins, then
 
-items:  [I, 5] first row, number of rows, first and last key tile, partial result (-1: writes the
-        output itself)
-rows:   [T, 4] frame position, first partial result, number of them, place in the row tile
-tiles:  [N, 3 + keys / PAGE_TOKENS] segment, number of keys, frame position of the first, pages
-angles: [S, 2, rotary_dim / 2] float32 cos and sin of each segment's distance
+items:   [I, 5] first query, number of them, first and last key tile, and which of its queries'
+         partial results it makes (DIRECT: it writes the output itself)
+queries: [Q, 4] row, its frame position, angles that turn it first (-1: none), first partial result.
+         A row is a query of every group of runs that it belongs to (``groups.py``)
+rows:    [T, 2] first partial result and number of them (DIRECT: the output is written already)
+tiles:   [N, 3 + keys / PAGE_TOKENS] angles, number of keys, frame position of the first, pages
+angles:  [A, 2, rotary_dim / 2] float32 cos and sin: of segments' distances, then of turns
 """
 
 from __future__ import annotations
@@ -21,16 +23,19 @@ import torch
 from torch import Tensor
 
 from game_agent_kernels.plan import PAGE_TOKENS, Floats, Ints, Plan, starts
+from game_agent_kernels.segment_attention.groups import Groups, Longs, groups_of, ranges
 
 # Where a plan's ``derived`` holds its Launch.
 LAUNCH = "launch"
 HEADER_WORDS = 8
 ITEM_WORDS = 5
-ROW_WORDS = 4
+QUERY_WORDS = 4
+ROW_WORDS = 2
+DIRECT = -1
+# Queries of the smallest tile, which items of few queries take in every launch.
+SMALL_TILE = 16
 # Fewer keys than these are not worth a partial result of their own.
 MIN_ITEM_KEYS = 128
-
-Longs = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -58,24 +63,29 @@ class WorkList:
     """The tables of one plan; the module says what their columns are."""
 
     items: Ints
+    queries: Ints
     rows: Ints
     tiles: Ints
     angles: Floats
     num_partials: int
+    turns: bool
 
     @property
     def num_words(self) -> int:
         """Length of the tables without their header."""
-        return sum(int(part.size) for part in (self.items, self.rows, self.tiles, self.angles))
+        return sum(int(part.size) for part in self._parts)
+
+    @property
+    def _parts(self) -> tuple[Ints, ...]:
+        return self.items, self.queries, self.rows, self.tiles, self.angles.view(np.int32)
 
     def write(self, words: Ints, header: int, tables: int) -> int:
         """Lay header and tables out in ``words`` at these places; returns where the tables end.
 
         Places in the header are counted from the header itself.
         """
-        parts = (self.items, self.rows, self.tiles, self.angles.view(np.int32))
         words[header] = len(self.items)
-        for i, part in enumerate(parts):
+        for i, part in enumerate(self._parts):
             words[header + 1 + i] = tables - header
             words[tables : tables + part.size] = part.reshape(-1)
             tables += int(part.size)
@@ -88,7 +98,8 @@ class Launch:
 
     words:        int32, from the header on
     num_items, num_partials: of the list, or at most (a captured graph's grid does not change)
-    rotates, merges: whether any distance is not 0, whether any row has partial results
+    rotates, turns, merges: whether any distance is not 0, any query is turned before, any row has
+        partial results or none
     """
 
     words: Tensor
@@ -96,6 +107,7 @@ class Launch:
     num_items: int
     num_partials: int
     rotates: bool
+    turns: bool
     merges: bool
 
 
@@ -135,39 +147,63 @@ def num_processors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
-def divide(plan: Plan, tiling: Tiling) -> WorkList:
-    """Cut ``plan`` into items of about equally many key tiles."""
+def divide(plan: Plan, tiling: Tiling, groups: Groups | None = None) -> WorkList:
+    """Cut ``plan`` into items of about equally many key tiles.
+
+    groups: who reads what together, if not as :func:`groups_of` finds it
+    """
+    groups = groups_of(plan) if groups is None else groups
     seg = plan.segments
-    counts = -(-seg.lengths // tiling.keys)
-    tiles = _tiles(plan, tiling, counts)
-    run_tiles = starts(counts)[plan.run_segments].astype(np.int64)
-    unit_run, unit_row, unit_rows = _row_tiles(plan, tiling)
-    begin = run_tiles[unit_run]
-    last_rows = plan.row_positions[unit_row + unit_rows - 1]
-    work = _visible_ends(tiles[:, 2], run_tiles, unit_run, last_rows) - begin
+    tile_counts = -(-seg.lengths[groups.segments] // tiling.keys)
+    tiles = _tiles(plan, groups.segments, tiling, tile_counts)
+    group_tiles = starts(tile_counts)[groups.segment_starts].astype(np.int64)
+    units = _units(groups.row_starts, tiling)
+    positions = plan.row_positions[groups.rows]
+    highest = np.maximum.reduceat(positions, units.first) if len(units.first) else positions
+    begin = group_tiles[units.group]
+    work = _visible_ends(tiles[:, 2], group_tiles, units.group, highest) - begin
     share = max(-(-int(work.sum()) // tiling.wanted), MIN_ITEM_KEYS // tiling.keys)
     splits = -(-work // share)
-    items, num_partials, first_partial = _items(unit_row, unit_rows, begin, work, splits)
-    unit_of_row = np.repeat(np.arange(len(unit_row)), unit_rows)
-    places = np.arange(plan.num_rows) - unit_row[unit_of_row]
-    columns = (plan.row_positions, first_partial[unit_of_row], splits[unit_of_row], places)
+    direct, first_partial, rows = _partials(groups.rows, units, splits, plan.num_rows)
+    turns = np.where(groups.turns < 0, -1, groups.turns + len(groups.segments))
     return WorkList(
-        items=items,
-        rows=np.stack(columns, 1).astype(np.int32),
+        items=_items(units, begin, work, splits, direct),
+        queries=np.stack([groups.rows, positions, turns, first_partial], 1).astype(np.int32),
+        rows=rows,
         tiles=tiles,
-        angles=np.stack([seg.cos, seg.sin], 1),
-        num_partials=num_partials,
+        angles=_angles(plan, groups),
+        num_partials=int(rows[:, 1].clip(0).sum()),
+        turns=len(groups.cos) > 0,
     )
 
 
-def _tiles(plan: Plan, tiling: Tiling, counts: Ints) -> Ints:
-    """All segments' key tiles [N, tile_words], in order."""
+@dataclass(frozen=True)
+class _Units:
+    """Row tiles: what group each is of, its first query, and how many queries it has."""
+
+    group: Longs
+    first: Longs
+    count: Longs
+
+
+def _units(row_starts: Ints, tiling: Tiling) -> _Units:
+    """No row tile crosses the border of a group."""
+    counts = np.diff(row_starts)
+    num_tiles = -(-counts // tiling.rows)
+    group = np.repeat(np.arange(len(counts)), num_tiles)
+    first = ranges(np.zeros(len(counts), np.int64), num_tiles) * tiling.rows + row_starts[group]
+    return _Units(group, first, np.minimum(row_starts[group + 1] - first, tiling.rows))
+
+
+def _tiles(plan: Plan, segments: Longs, tiling: Tiling, counts: Ints) -> Ints:
+    """Key tiles [N, tile_words] of the segments listed, in order."""
     seg = plan.segments
-    of = np.repeat(np.arange(seg.num_segments), counts)
-    number = np.arange(len(of)) - starts(counts)[of]
+    place = np.repeat(np.arange(len(segments)), counts)
+    of = segments[place]
+    number = ranges(np.zeros(len(counts), np.int64), counts)
     per_tile = tiling.keys // PAGE_TOKENS
     tiles = np.empty((len(of), tiling.tile_words), np.int32)
-    tiles[:, 0] = of
+    tiles[:, 0] = place
     tiles[:, 1] = np.minimum(seg.lengths[of] - number * tiling.keys, tiling.keys)
     tiles[:, 2] = seg.positions[of] + number * tiling.keys
     places = (seg.page_starts[of] + number * per_tile)[:, None] + np.arange(per_tile)
@@ -177,41 +213,59 @@ def _tiles(plan: Plan, tiling: Tiling, counts: Ints) -> Ints:
     return tiles
 
 
-def _row_tiles(plan: Plan, tiling: Tiling) -> tuple[Longs, Longs, Longs]:
-    """(run, first row, number of rows) of each row tile; no tile crosses the border of a run."""
-    counts = np.diff(plan.run_rows)
-    num_tiles = -(-counts // tiling.rows)
-    run = np.repeat(np.arange(plan.num_runs), num_tiles)
-    number = np.arange(len(run)) - starts(num_tiles)[run]
-    first = plan.run_rows[run] + number * tiling.rows
-    return run, first, np.minimum(plan.run_rows[run + 1] - first, tiling.rows)
+def _angles(plan: Plan, groups: Groups) -> Floats:
+    """[L + X, 2, half] those of the segments listed, then those that turn rows before."""
+    seg, count = plan.segments, len(groups.segments)
+    angles = np.empty((count + len(groups.cos), 2, seg.cos.shape[1]), np.float32)
+    angles[:count, 0], angles[:count, 1] = seg.cos[groups.segments], seg.sin[groups.segments]
+    angles[count:, 0], angles[count:, 1] = groups.cos, groups.sin
+    return angles
 
 
-def _visible_ends(positions: Ints, run_tiles: Longs, unit_run: Longs, last_rows: Ints) -> Longs:
-    """One past the last key tile that each row tile's last row sees any of."""
-    run_of_tile = np.repeat(np.arange(len(run_tiles) - 1), np.diff(run_tiles))
-    # The run above the position in one number: later runs are larger, so that one reversed running
-    # minimum serves all runs and leaves a sorted array to look places up in.
-    order = (run_of_tile.astype(np.int64) << 32) + np.maximum(positions, -1) + 1
+def _visible_ends(positions: Ints, group_tiles: Longs, of_unit: Longs, highest: Ints) -> Longs:
+    """One past the last key tile that each row tile's highest position sees any of."""
+    group_of_tile = np.repeat(np.arange(len(group_tiles) - 1), np.diff(group_tiles))
+    # The group above the position in one number: later groups are larger, so that one reversed
+    # running minimum serves all of them and leaves a sorted array to look places up in.
+    order = (group_of_tile.astype(np.int64) << 32) + np.maximum(positions, -1) + 1
     order = np.minimum.accumulate(order[::-1])[::-1]
-    return np.searchsorted(order, (unit_run << 32) + last_rows + 1, side="right")
+    return np.searchsorted(order, (of_unit << 32) + highest + 1, side="right")
+
+
+def _partials(
+    rows: Longs, units: _Units, splits: Longs, num_rows: int
+) -> tuple[npt.NDArray[np.bool_], Longs, Ints]:
+    """(which units write the output themselves, first partial result of each query, row table).
+
+    A unit does that if nothing else attends for any of its rows. All partial results of a row
+    follow on each other, whichever units they come from.
+    """
+    of = np.repeat(np.arange(len(units.count)), units.count)
+    parts = np.bincount(rows, weights=splits[of], minlength=num_rows)
+    most = np.maximum.reduceat(parts[rows], units.first) if len(of) else splits
+    direct = (splits == 1) & (most == 1)
+    kept = np.where(direct[of], 0, splits[of])
+    order = np.argsort(rows, kind="stable")
+    before = np.cumsum(kept[order]) - kept[order]
+    first = np.empty(len(rows), np.int64)
+    first[order] = before
+    counts = np.bincount(rows, weights=kept, minlength=num_rows).astype(np.int64)
+    table = np.stack([np.cumsum(counts) - counts, counts], 1).astype(np.int32)
+    table[rows[direct[of]], 1] = DIRECT
+    return direct, first, table
 
 
 def _items(
-    unit_row: Longs, unit_rows: Longs, begin: Longs, work: Longs, splits: Longs
-) -> tuple[Ints, int, Longs]:
-    """(items, number of partial results, first one of each row tile).
+    units: _Units, begin: Longs, work: Longs, splits: Longs, direct: npt.NDArray[np.bool_]
+) -> Ints:
+    """The longest items first, and of those equally long the ones that read the same keys together.
 
-    The longest items come first, and of those equally long the ones that read the same keys stand
-    together: they run at the same time, and all but one find them in the second-level cache.
+    So they run at the same time, and all but one find the keys in the second-level cache.
     """
-    partials = np.where(splits > 1, splits, 0)
-    first_partial = np.cumsum(partials) - partials
     of = np.repeat(np.arange(len(splits)), splits)
-    number = np.arange(len(of)) - starts(splits)[of]
+    number = ranges(np.zeros(len(splits), np.int64), splits)
     first = begin[of] + work[of] * number // splits[of]
     last = begin[of] + work[of] * (number + 1) // splits[of]
-    partial = np.where(splits[of] > 1, first_partial[of] + number, -1)
-    columns = (unit_row[of], unit_rows[of], first, last, partial)
-    items = np.stack(columns, 1).astype(np.int32)
-    return items[np.lexsort((first, first - last))], int(partials.sum()), first_partial
+    number = np.where(direct[of], DIRECT, number)
+    items = np.stack([units.first[of], units.count[of], first, last, number], 1).astype(np.int32)
+    return items[np.lexsort((first, first - last))]
