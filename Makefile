@@ -23,29 +23,10 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py
 
-# What is too long for every commit; writes docs/results/. The ablation compares what is in runs/, the
-# work of hours: python bench/trainings.py --out runs
+# What is too long for every commit; writes docs/results/, hours on an idle machine. Ended early, or after
+# failures, the same command goes on with what is missing. More: bench/prove.py.
 prove: $(READY)
-	$(BIN)/python -m pytest -m slow
-	$(BIN)/python bench/equivalence.py --out docs/results/equivalence.md
-	$(BIN)/python bench/kernels.py --out docs/results/kernels.md
-	$(BIN)/python bench/ttft.py --out docs/results/ttft.md
-	$(BIN)/python bench/npcs.py --out docs/results/npcs.md
-	$(BIN)/python bench/contextual.py --ttft --out docs/results/contextual_ttft.md
-	$(BIN)/python bench/placements.py --out docs/results/placements.md
-	$(BIN)/python bench/ablation.py --model runs/block-* --twin runs/causal-* --finetuned runs/fine-* \
-		--control runs/control-* --out docs/results/ablation.md
-	$(BIN)/python bench/plan.py --out docs/results/plan.md
-	$(BIN)/python bench/restart.py --out docs/results/restart.md
-	$(BIN)/python bench/store.py --out docs/results/store.md
-	$(BIN)/python bench/lore.py --out docs/results/lore.md
-	$(BIN)/python bench/flops.py --out docs/results/flops.md
-	$(BIN)/python bench/background.py --out docs/results/background.md
-	$(BIN)/python bench/abuse.py --out docs/results/abuse.md
-	$(BIN)/python bench/load.py --layers 4 --out docs/results/load.md
-	$(BIN)/python bench/answers.py --out docs/results/answers.md
-	$(BIN)/python bench/demo.py --out docs/results/demo.md
-	$(BIN)/python bench/soak.py --out docs/results/soak
+	$(BIN)/python bench/prove.py
 
 bench: $(READY)
 	$(BIN)/python bench/ttft.py
