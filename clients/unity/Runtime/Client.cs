@@ -87,12 +87,15 @@ namespace GameAgent
         public long Tick(Map fields, IList<Ask> asks, Action<Reply> onEnd = null)
         {
             long id = ++_lastId;
-            List<long> askIds = asks.Select(ask => ++_lastId).ToList();
+            foreach (Ask ask in asks) ask.Id = ++_lastId;
             List<Ask> wrapped = asks.Select(ask => new Ask
             {
-                Fields = ask.Fields, OnEnd = InGame(ask.OnEnd), OnPiece = InGame(ask.OnPiece),
+                Id = ask.Id,
+                Fields = ask.Fields,
+                OnEnd = InGame(ask.OnEnd),
+                OnPiece = InGame(ask.OnPiece),
             }).ToList();
-            Do(() => _session.Tick(id, fields, wrapped, askIds, InGame(onEnd)));
+            Do(() => _session.Tick(id, fields, wrapped, InGame(onEnd)));
             return id;
         }
 
@@ -133,24 +136,35 @@ namespace GameAgent
         private void Work()
         {
             var clock = Stopwatch.StartNew();
-            using (_session = new Session(() => new NetMQSocket(endpoint), new PlainCodec(),
-                       () => clock.Elapsed.TotalSeconds, silenceSeconds, "unity"))
+            try
             {
-                while (!_isOver)
+                using (_session = new Session(() => new NetMQSocket(endpoint), new PlainCodec(),
+                           () => clock.Elapsed.TotalSeconds, silenceSeconds, "unity"))
                 {
-                    try
+                    while (!_isOver)
                     {
-                        Action request;
-                        while (_toWorker.TryDequeue(out request)) request();
-                        _session.Poll();
+                        try { Turn(); }
+                        catch (Exception error) { Tell(error); }
+                        _wake.WaitOne(2);
                     }
-                    catch (Exception error)
-                    {
-                        _toGame.Enqueue(() => UnityEngine.Debug.LogException(error));
-                    }
-                    _wake.WaitOne(2);
                 }
             }
+            catch (Exception error) // an endpoint that is none, for example
+            {
+                Tell(error);
+            }
+        }
+
+        private void Turn()
+        {
+            Action request;
+            while (_toWorker.TryDequeue(out request)) request();
+            _session.Poll();
+        }
+
+        private void Tell(Exception error)
+        {
+            _toGame.Enqueue(() => UnityEngine.Debug.LogException(error));
         }
     }
 }

@@ -51,6 +51,8 @@ namespace GameAgent
     /// <summary>An ask of a tick.</summary>
     public sealed class Ask
     {
+        /// <summary>Set when the tick is sent: for "cancel" and "agent.heard".</summary>
+        public long Id;
         public Map Fields;
         public Action<Reply> OnEnd;
         public Action<string> OnPiece;
@@ -124,15 +126,15 @@ namespace GameAgent
             Send(message, waiting);
         }
 
-        /// <summary>Change a world and ask agents about it, in one message.</summary>
-        public void Tick(long id, Map fields, IList<Ask> asks, IList<long> askIds, Action<Reply> onEnd)
+        /// <summary>Change a world and ask agents about it, in one message. The asks have ids.</summary>
+        public void Tick(long id, Map fields, IList<Ask> asks, Action<Reply> onEnd)
         {
             var waiting = new Dictionary<long, Open> { [id] = new Open { OnEnd = onEnd } };
             var numbered = new List<object>();
-            for (int i = 0; i < asks.Count; ++i)
+            foreach (Ask ask in asks)
             {
-                numbered.Add(new Map(asks[i].Fields) { ["id"] = askIds[i] });
-                waiting[askIds[i]] = new Open { OnEnd = asks[i].OnEnd, OnPiece = asks[i].OnPiece };
+                numbered.Add(new Map(ask.Fields) { ["id"] = ask.Id });
+                waiting[ask.Id] = new Open { OnEnd = ask.OnEnd, OnPiece = ask.OnPiece };
             }
             var message = new Map(fields) { ["v"] = Version, ["id"] = id, ["op"] = "tick" };
             message["asks"] = numbered;
