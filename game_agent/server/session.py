@@ -9,19 +9,17 @@ A request is *begun* once and *finished* once; what lies between is its pending 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from game_agent.errors import Overloaded
-from game_agent.protocol import replies
-from game_agent.protocol.codec import encode
 from game_agent.protocol.limits import Limits
 from game_agent.protocol.replies import Id
 from game_agent.server.backend import Ask
 from game_agent.server.bucket import TokenBucket
+from game_agent.server.outgoing import Outgoing
 
-PIECE_OVERHEAD_BYTES = 64
 RETRY_AFTER_MS = 100
 
 
@@ -46,18 +44,6 @@ class _Pending:
     ask: Ask | None = None
     has_deadline: bool = False
     num_pieces: int = 0
-
-
-@dataclass(slots=True)
-class _Queued:
-    """A reply that was not sent yet: a terminal one as ``frame``, or a piece of streamed text."""
-
-    id: Id | None
-    frame: bytes = b""
-    ev: str = ""
-    index: int = 0
-    text: str = ""
-    num_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +80,8 @@ class Session:
         self._pending: dict[Id, _Pending] = {}
         self._kept: OrderedDict[Id, _Kept] = OrderedDict()
         self._kept_bytes = 0
-        self._queue: deque[_Queued] = deque()
-        self._queued_bytes = 0
-        self._queued_ends: set[Id] = set()
-        self._open_pieces: dict[Id, _Queued] = {}
         self._outbox: Outbox = {} if outbox is None else outbox
+        self._outgoing = Outgoing(limits.max_queued_bytes)
 
     @property
     def num_pending(self) -> int:
@@ -111,16 +94,16 @@ class Session:
 
     @property
     def num_queued(self) -> int:
-        return len(self._queue)
+        return len(self._outgoing)
 
     @property
     def queued_bytes(self) -> int:
-        return self._queued_bytes
+        return self._outgoing.num_bytes
 
     @property
     def is_flooded(self) -> bool:
         """Whether the client asks on and on without reading its replies."""
-        return len(self._queue) > self._limits.max_queued_replies
+        return len(self._outgoing) > self._limits.max_queued_replies
 
     @property
     def has_deadline(self) -> bool:
@@ -135,16 +118,16 @@ class Session:
         """
         wait_ms = self._bucket.take(now_s)
         self.forget(now_s)
-        if request_id in self._pending or request_id in self._queued_ends:
+        if request_id in self._pending or self._outgoing.has_end(request_id):
             return False  # also when there is no room: an error would be a second reply
         if wait_ms:
             raise Overloaded("too many requests per second", retry_after_ms=wait_ms)
         if kept := self._kept.get(request_id):
-            self._enqueue_end(request_id, kept.frame)
+            self._end(request_id, kept.frame)
             return False
         if len(self._pending) >= self._limits.max_requests_in_flight:
             raise Overloaded("too many requests are unanswered", retry_after_ms=RETRY_AFTER_MS)
-        if self._queued_bytes > self._limits.max_queued_bytes:
+        if self._outgoing.is_full:
             raise Overloaded("too many replies are unread", retry_after_ms=RETRY_AFTER_MS)
         self._pending[request_id] = _Pending()
         return True
@@ -179,24 +162,9 @@ class Session:
         gap in their index.
         """
         pending = self._pending.get(request_id)
-        if pending is None:
-            return
-        size = len(text.encode())
-        waiting = self._open_pieces.get(request_id)
-        if self._queued_bytes + size + PIECE_OVERHEAD_BYTES > self._limits.max_queued_bytes:
-            # Text after the gap must not be joined to text before it.
-            self._open_pieces.pop(request_id, None)
-            pending.num_pieces += 1
-        elif waiting is not None:
-            waiting.text += text
-            waiting.num_bytes += size
-            self._queued_bytes += size
-        else:
-            piece = _Queued(request_id, ev=ev, index=pending.num_pieces, text=text)
-            piece.num_bytes = size + PIECE_OVERHEAD_BYTES
-            pending.num_pieces += 1
-            self._open_pieces[request_id] = piece
-            self._enqueue(piece)
+        if pending is not None:
+            pending.num_pieces += self._outgoing.add_piece(request_id, ev, pending.num_pieces, text)
+            self._outbox[self] = None
 
     def finish(self, request_id: Id, frame: bytes, now_s: float, *, keep: bool = True) -> bool:
         """Queue a pending request's terminal reply. False if it is not pending (any more).
@@ -206,8 +174,7 @@ class Session:
         pending = self._pending.pop(request_id, None)
         if pending is None:
             return False
-        self._open_pieces.pop(request_id, None)
-        self._enqueue_end(request_id, frame)
+        self._end(request_id, frame)
         if keep:
             self._kept[request_id] = _Kept(frame, now_s, pending.ask)
             self._kept_bytes += len(frame)
@@ -222,7 +189,8 @@ class Session:
 
     def tell(self, frame: bytes, *, first: bool = False) -> None:
         """Queue a reply that belongs to no begun request."""
-        self._enqueue(_Queued(None, frame, num_bytes=len(frame)), first=first)
+        self._outgoing.add(frame, first=first)
+        self._outbox[self] = None
 
     def renew(self, now_s: float) -> None:
         """The client is back after a silence: what is kept is kept anew, for it to ask about."""
@@ -244,33 +212,19 @@ class Session:
 
     def peek(self) -> bytes | None:
         """The next frame to send."""
-        if not self._queue:
-            return None
-        reply = self._queue[0]
-        if not reply.frame and reply.id is not None:
-            return encode(replies.piece(reply.id, reply.ev, reply.index, reply.text))
-        return reply.frame
+        return self._outgoing.peek()
 
     def sent(self) -> None:
         """The frame that ``peek`` showed is on its way."""
-        reply = self._queue.popleft()
-        self._queued_bytes -= reply.num_bytes
-        if reply.id is None:
-            return
-        if reply.frame:
-            self._queued_ends.discard(reply.id)
-        elif self._open_pieces.get(reply.id) is reply:
-            del self._open_pieces[reply.id]
+        self._outgoing.sent()
 
     def close(self) -> None:
         """Cancel what is pending and free everything. Late ends of asks are ignored from now on."""
         asks = [pending.ask for pending in self._pending.values()]
         self._pending.clear()
         self._kept.clear()
-        self._queue.clear()
-        self._queued_ends.clear()
-        self._open_pieces.clear()
-        self._kept_bytes = self._queued_bytes = 0
+        self._outgoing.clear()
+        self._kept_bytes = 0
         self._outbox.pop(self, None)
         self.peer = None
         _cancel(asks)
@@ -279,16 +233,8 @@ class Session:
         """Cancel every pending ask; their terminal replies are to come."""
         _cancel(pending.ask for pending in self._pending.values())
 
-    def _enqueue_end(self, request_id: Id, frame: bytes) -> None:
-        self._queued_ends.add(request_id)
-        self._enqueue(_Queued(request_id, frame, num_bytes=len(frame)))
-
-    def _enqueue(self, reply: _Queued, *, first: bool = False) -> None:
-        if first:
-            self._queue.appendleft(reply)
-        else:
-            self._queue.append(reply)
-        self._queued_bytes += reply.num_bytes
+    def _end(self, request_id: Id, frame: bytes) -> None:
+        self._outgoing.add_end(request_id, frame)
         self._outbox[self] = None
 
 
