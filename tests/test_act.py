@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemas import random_schema
 
-from game_agent.agents.actions import Action, actions_schema, parse_actions
+from game_agent.agents.actions import Action, actions_schema, parse_actions, read_action
 from game_agent.agents.agent import Agent
 from game_agent.agents.question import Act
 from game_agent.agents.values import View
@@ -350,3 +350,36 @@ def test_an_action_reads_well() -> None:
     assert walk.text == "walk (to)."
     assert wait.text == "wait."
     assert parse_actions([sell, Action("b")]) == (sell, Action("b"))
+
+
+@given(st.text(), st.sampled_from(["", " "]), st.booleans())
+def test_what_stands_before_a_value_is_taken_away(text: str, before: str, fixed: bool) -> None:
+    """A model may write texts with a space before them; games get them as they gave them."""
+    kind: dict[str, Any] = {"enum": [text, 7]} if fixed else {"type": "string"}
+    action = Action("say", parameters={"what": kind, "loud": {"type": "boolean"}})
+    schema: Any = actions_schema([action], None, before)
+    written = {"name": f"{before}say", "arguments": {"what": before + text, "loud": True}}
+    jsonschema.validate(written, schema)
+    read = read_action([action], written, before)
+    assert read == {"name": "say", "arguments": {"what": text, "loud": True}}
+    if fixed:
+        call = {"name": f"{before}say", "arguments": {"what": 7, "loud": False}}
+        jsonschema.validate(call, schema)
+        assert read_action([action], call, before)["arguments"] == {"what": 7, "loud": False}
+
+
+@pytest.mark.parametrize("rule", [{"pattern": "^ x$"}, {"minLength": 2}, {"format": "date"}])
+def test_a_text_of_a_certain_form_is_left_as_it_is(rule: dict[str, Any]) -> None:
+    action = Action("say", parameters={"what": {"type": "string", **rule}})
+    call = {"name": " say", "arguments": {"what": " x"}}
+    assert read_action([action], call, " ") == {"name": "say", "arguments": {"what": " x"}}
+
+
+def test_values_of_the_world_have_it_too() -> None:
+    action = Action("walk", parameters={"to": {"values": "/places"}, "how": {"const": "slowly"}})
+    schema: Any = actions_schema([action], view(), " ")
+    jsonschema.validate({"name": " walk", "arguments": {"to": " mill", "how": " slowly"}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(
+            {"name": " walk", "arguments": {"to": "mill", "how": " slowly"}}, schema
+        )

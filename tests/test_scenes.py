@@ -240,9 +240,11 @@ def test_a_request_is_an_action_that_the_last_block_offers() -> None:
         assert all(f"{name} " in scene.blocks[-1] or name in scene.blocks[-1] for name in names)
         for request in scene.requests:
             done = json.loads(request.answer)
-            assert set(done["arguments"]) == names[done["name"]]
+            assert done["name"].startswith(" ")
+            assert set(done["arguments"]) == names[done["name"].strip()]
             assert request.kind in {deed.kind for deed in DEEDS}
             for value in done["arguments"].values():
+                assert value[0] == " "
                 assert value in "\n".join(scene.blocks[:-1])
 
 

@@ -17,6 +17,8 @@ from game_agent.errors import InvalidInput, TooLarge
 MAX_ACTIONS = 128
 MAX_PARAMETERS = 32
 MAX_NAME_CHARS = 64
+# Rules for a text that a letter more or less would break.
+_EXACT = frozenset({"pattern", "format", "minLength"})
 
 
 @dataclass(frozen=True)
@@ -55,22 +57,37 @@ class Action:
         what = f"{collapse(self.name)} ({names})" if names else collapse(self.name)
         return sentence(f"{what}: {collapse(self.description)}" if self.description else what)
 
-    def schema(self, view: View | None) -> dict[str, Json] | None:
+    def schema(self, view: View | None, before: str = "") -> dict[str, Json] | None:
         """What the action looks like as JSON, None where the world has nothing for a parameter.
 
-        Without a view of the world, values of the world are any text.
+        Without a view of the world, values of the world are any text. ``before`` stands before
+        every text that is given, as the model writes it; :meth:`read` takes it away.
         """
         arguments: dict[str, Any] = {}
         for name, kind in (self.parameters or {}).items():
             if "values" not in kind:
-                arguments[name] = kind
+                arguments[name] = _with_prefix(kind, before)
             elif view is None:
                 arguments[name] = {"type": "string"}
             elif values := view.values(*_paths(kind["values"])):
-                arguments[name] = {"enum": values}
+                arguments[name] = _with_prefix({"enum": values}, before)
             else:
                 return None
-        return _object({"name": {"const": self.name}, "arguments": _object(arguments)})
+        own_name = {"const": before + self.name}
+        return _object({"name": own_name, "arguments": _object(arguments)})
+
+    def read(self, arguments: Mapping[str, Json], before: str) -> dict[str, Json]:
+        """The call with such arguments, without ``before`` where :meth:`schema` lets it stand."""
+        kinds = self.parameters or {}
+        return {
+            "name": self.name,
+            "arguments": {
+                name: value.removeprefix(before)
+                if isinstance(value, str) and _EXACT.isdisjoint(kinds.get(name, ()))
+                else value
+                for name, value in arguments.items()
+            },
+        }
 
     def to_value(self) -> dict[str, Json]:
         """The action as plain JSON, as ``parse_actions`` reads it."""
@@ -103,16 +120,43 @@ def actions_text(actions: Iterable[Action]) -> str:
     return f'Possible actions: {what} Answer with one, as {{"name": …, "arguments": {{…}}}}.'
 
 
-def actions_schema(actions: Iterable[Action], view: View | None) -> dict[str, Json] | None:
+def actions_schema(
+    actions: Iterable[Action], view: View | None, before: str = ""
+) -> dict[str, Json] | None:
     """The JSON Schema of one of ``actions`` as the world stands; None if none is possible."""
-    possible = [schema for action in actions if (schema := action.schema(view)) is not None]
+    schemas = (action.schema(view, before) for action in actions)
+    possible = [schema for schema in schemas if schema is not None]
     return {"anyOf": possible} if possible else None
+
+
+def read_action(
+    actions: Iterable[Action], call: Mapping[str, Json], before: str
+) -> dict[str, Json]:
+    """A call that follows the schema of ``actions``, as the game gets it."""
+    named = {before + action.name: action for action in actions}
+    arguments = call["arguments"]
+    assert isinstance(arguments, Mapping)
+    return named[str(call["name"])].read(arguments, before)
 
 
 def done_text(action: Mapping[str, Json]) -> str:
     """An action that was done, as memory keeps it: ``*sell: item: bread; price: 3*``."""
     arguments, name = action["arguments"], collapse(str(action["name"]))
     return f"*{name}: {items_text(flatten(arguments))}*" if arguments else f"*{name}*"
+
+
+def _with_prefix(kind: Mapping[str, Any], before: str) -> dict[str, Any]:
+    """A schema whose given texts have ``before`` before them."""
+
+    def prefixed(value: Json) -> Json:
+        return before + value if isinstance(value, str) else value
+
+    given = dict(kind)
+    if isinstance(given.get("enum"), list | tuple):
+        given["enum"] = [prefixed(value) for value in given["enum"]]
+    if "const" in given:
+        given["const"] = prefixed(given["const"])
+    return given
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from game_agent.agents.actions import Action, actions_schema, actions_text, done_text
+from game_agent.agents.actions import (
+    Action,
+    actions_schema,
+    actions_text,
+    done_text,
+    read_action,
+)
 from game_agent.agents.limits import MAX_OPTION_CHARS, check_text
 from game_agent.agents.patch import check_json
 from game_agent.agents.rendering import collapse
@@ -74,7 +81,8 @@ class Choose:
         runner = setting.engine.runner
         # The end of a reply is scored too: "call" is not likely because "call the guards" is.
         end = [] if runner.end_token_id is None else [runner.end_token_id]
-        ids = [runner.tokenizer.encode(collapse(option)) + end for option in self.options]
+        before = runner.encoder.format.before_value
+        ids = [runner.tokenizer.encode(before + collapse(each)) + end for each in self.options]
         options = tuple(np.array(each, np.int32) for each in ids)
         return Task(
             max(map(len, options)),
@@ -120,15 +128,21 @@ class Act:
     def task(self, max_tokens: int, setting: Setting) -> Task:
         compiler = setting.engine.grammars
         if self.schema is not None:
-            grammar, told, read = compiler.compile(self.schema), "", _made
-        else:
-            actions = self._possible(setting)
-            schema = actions_schema(actions, setting.view)
-            if schema is None:
-                message = "no action is possible: the world has nothing that they could name"
-                raise InvalidInput(message, where="actions")
-            grammar, told, read = compiler.compile(schema), actions_text(actions), _done
-        return Task(max_tokens, read, told=told, max_tokens=max_tokens, grammar=grammar)
+            grammar = compiler.compile(self.schema)
+            return Task(max_tokens, _made, max_tokens=max_tokens, grammar=grammar)
+        actions = self._possible(setting)
+        before = setting.engine.runner.encoder.format.before_value
+        schema = actions_schema(actions, setting.view, before)
+        if schema is None:
+            message = "no action is possible: the world has nothing that they could name"
+            raise InvalidInput(message, where="actions")
+        return Task(
+            max_tokens,
+            partial(_done, actions, before),
+            told=actions_text(actions),
+            max_tokens=max_tokens,
+            grammar=compiler.compile(schema),
+        )
 
     def _possible(self, setting: Setting) -> tuple[Action, ...]:
         return setting.actions if self.actions is None else self.actions
@@ -141,12 +155,12 @@ def _made(completion: Completion) -> Outcome:
     return Outcome(completion.text, completion.text, _read(completion.text))
 
 
-def _done(completion: Completion) -> Outcome:
+def _done(actions: Sequence[Action], before: str, completion: Completion) -> Outcome:
     """A call of a function."""
     if completion.finish_reason != "stop":
         return Outcome("", None)
-    action = _read(completion.text)
-    return Outcome(completion.text, done_text(action), action)
+    action = read_action(actions, _read(completion.text), before)
+    return Outcome(json.dumps(action, ensure_ascii=False), done_text(action), action)
 
 
 def _read(text: str) -> Any:

@@ -35,6 +35,7 @@ class PromptFormat:
     first, block:  before and after every block's text; ``first`` is for block 0
     event:         before and after the event's text; the reply follows
     stop:          special tokens that end a reply, besides those of the model's configuration
+    before_value:  what stands before a bare value: an option, or a text in an action's JSON
     """
 
     name: str
@@ -42,6 +43,7 @@ class PromptFormat:
     block: Around
     event: Around
     stop: tuple[str, ...] = ()
+    before_value: str = ""
 
     @property
     def pieces(self) -> Iterator[Piece]:
@@ -73,12 +75,15 @@ class PromptFormat:
         )
 
 
+# A small model copies tokens, and "bread" after a quotation mark would be another one than that of
+# " bread" in the text: values are written with the space that words have there.
 PLAIN = PromptFormat(
     name="plain",
     first=((Special("<|block|>"),), ()),
     block=((Special("<|block|>"),), ()),
     event=((Special("<|event|>"),), (Special("<|reply|>"),)),
     stop=("<|end|>",),
+    before_value=" ",
 )
 CHATML = PromptFormat(
     name="chatml",

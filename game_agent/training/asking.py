@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from game_agent.text.formats import PLAIN
 from game_agent.training import phrases
 from game_agent.training.scene import (
     ABSENT,
@@ -41,7 +42,12 @@ CLOSED: dict[str, tuple[str, ...]] = {
     "quest_state": phrases.QUEST_STATES,
     "way": phrases.DIRECTIONS,
 }
-CHOOSE = ("{q} Choose: {o}.", "{q} Answer with one of: {o}.", "{q} ({o})", "{q} Is it {o}?")
+CHOOSE = (
+    "{q} Choose: {o}.",
+    "{q} Answer with one of: {o}.",
+    "{q} Options: {o}.",
+    "{q} Is it {o}?",
+)
 SPEAKERS = ("Stranger", "Guest", "Hero", "Bran")
 
 
@@ -130,7 +136,8 @@ class _Asking:
         self._rng.shuffle(options)
         listed = f"{', '.join(options[:-1])} or {options[-1]}"
         text = self._rng.choice(CHOOSE).format(q=self._wording(fact.kind, fact.subject), o=listed)
-        return self._ask(text, Fact("choice", fact.subject, right, CHOICE))
+        reply = PLAIN.before_value + right
+        return self._ask(text, Fact("choice", fact.subject, reply, CHOICE))
 
     def _wording(self, kind: str, subject: str = "") -> str:
         wordings = WORDINGS[kind].of(held_out=self._held_out)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from game_agent.agents.actions import Action
+from game_agent.text.formats import PLAIN
 from game_agent.training.draft import Draft
 from game_agent.training.names import the
 from game_agent.training.scene import ACTION, Fact
@@ -53,8 +54,9 @@ def add_actions(draft: Draft) -> tuple[tuple[Action, ...], tuple[Fact, ...]]:
         action = Action(draft.pick(deed.names), told, schema)
         actions.append(action)
         for value in draft.rng.sample(values, min(MOST_VALUES, len(values))) or [""]:
-            arguments = {parameter: value} if parameter else {}
-            done = json.dumps({"name": action.name, "arguments": arguments}, ensure_ascii=False)
+            arguments = {parameter: PLAIN.before_value + value} if parameter else {}
+            call = {"name": PLAIN.before_value + action.name, "arguments": arguments}
+            done = json.dumps(call, ensure_ascii=False)
             requests.append(Fact(deed.kind, the(value) if value else "", done, ACTION))
     return tuple(actions), tuple(requests)
 

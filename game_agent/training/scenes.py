@@ -35,7 +35,7 @@ MAKERS = (
 )
 ENTRIES_PER_BLOCK = 2.0
 HOUSE_SHARE = 0.4
-ACTIONS_SHARE = 0.25
+ACTIONS_SHARE = 0.35
 
 
 def make_scene(rng: random.Random, num_blocks: int, split: Split = "train") -> Scene:
