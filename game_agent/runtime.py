@@ -14,7 +14,7 @@ from game_agent.engine import Engine
 from game_agent.engine.request import MODES, Mode
 from game_agent.errors import InvalidInput
 from game_agent.model.checkpoint import resolve
-from game_agent.model.runner import ModelRunner, load_runner
+from game_agent.model.runner import AUTO, ModelRunner, load_runner
 
 
 class Runtime(Roster):
@@ -44,7 +44,7 @@ class Runtime(Roster):
         device: str | None = None,
         dtype: str | None = None,
         weights: str | None = None,
-        kv_dtype: str | None = None,
+        kv_dtype: str | None = AUTO,
         settings: EngineSettings | None = None,
         prompt_format: str | None = None,
         prompt_prefix: str = "",
@@ -58,10 +58,11 @@ class Runtime(Roster):
 
         device: "cpu", "cuda", …; None is this machine's best. dtype: "float32", "bfloat16",
         "float16"; None is float32 on a CPU and bfloat16 elsewhere. weights: "int8" rounds them to
-        8 bits. kv_dtype: "bfloat16" halves what cached text takes on a CPU. default_mode: "block"
-        for models that were block-fine-tuned, "full" for others, "contextual" for others where a
-        small loss of fidelity is a fair price for speed after changes. eager: encode what changes
-        in a world while nobody waits, instead of with the next question (block mode).
+        8 bits. kv_dtype, of cached text on a CPU: "float32" or "bfloat16", half as large; "auto" is
+        bfloat16 where the processor multiplies that, None is dtype. default_mode: "block" for
+        models that were block-fine-tuned, "full" for others, "contextual" for others where a small
+        loss of fidelity is a fair price for speed after changes. eager: encode what changes in a
+        world while nobody waits, instead of with the next question (block mode).
 
         sink: a text that begins every prompt of block mode and that all its blocks are encoded
         behind; it may help models that were not block-fine-tuned.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from game_agent.commands.options import load_runtime
 from game_agent.engine import Engine
 from game_agent.errors import InvalidInput
 from game_agent.model.runner import load_runner
-from game_agent_kernels import available_backends
+from game_agent_kernels import available_backends, multiplies_bfloat16
 
 SETTINGS = [{"weights": "int8"}, {"kv_dtype": "bfloat16"}, {"dtype": "bfloat16"}]
 
@@ -62,6 +63,31 @@ def test_bfloat16_halves_the_pages(tiny_checkpoint: Path) -> None:
         for kind in ("float32", "bfloat16")
     ]
     assert pools[1].num_pages == 2 * pools[0].num_pages
+
+
+def test_auto_takes_what_the_processor_multiplies(
+    tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kind(**settings: Any) -> torch.dtype:
+        options = {"kv_memory_bytes": 2**20, "device": "cpu", "kv_dtype": "auto"} | settings
+        return load_runner(tiny_checkpoint, **options).pool.keys.dtype
+
+    for has_pairs, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("game_agent.model.runner.multiplies_bfloat16", partial(bool, has_pairs))
+        assert kind() == expected
+        assert kind(kv_dtype=None) == torch.float32
+        assert kind(dtype="float16") == torch.float16
+
+
+@pytest.mark.skipif("cpu" not in available_backends(), reason="the extension was not built")
+def test_who_multiplies_bfloat16() -> None:
+    from game_agent_kernels import native
+
+    names = native.instruction_sets()
+    for name in reversed(names):
+        native.set_instruction_set(name)
+        assert multiplies_bfloat16() == (name in ("amx", "avx512_bf16"))
+    assert native.instruction_set() == names[0]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import typer
 
 from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.errors import InvalidInput
+from game_agent.model.runner import AUTO
 from game_agent.runtime import Runtime
 from game_agent_kernels.dispatch import set_num_threads
 
@@ -24,8 +25,11 @@ Weights = Annotated[
     typer.Option(help="int8: weights rounded to 8 bits, faster on a CPU; default: as --dtype."),
 ]
 KvDtype = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option(help="float32 or bfloat16 for cached text, on a CPU; default: as --dtype."),
+    str,
+    typer.Option(
+        help="Of cached text on a CPU: float32, bfloat16 (half as large), or auto: "
+        "bfloat16 where the processor multiplies it."
+    ),
 ]
 Format = Annotated[
     Optional[str],  # noqa: UP045
@@ -94,7 +98,7 @@ def load_runtime(
     mode: str,
     *,
     weights: str | None = None,
-    kv_dtype: str | None = None,
+    kv_dtype: str | None = AUTO,
     eager: bool = False,
     idle_tokens: int = EngineSettings.idle_tokens,
     prompt_format: str | None = None,

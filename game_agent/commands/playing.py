@@ -25,6 +25,7 @@ from game_agent.commands.options import (
 )
 from game_agent.errors import InvalidInput
 from game_agent.inspecting import read_json
+from game_agent.model.runner import AUTO
 from game_agent_demos import demo as textworld_demo
 from game_agent_demos.poker import demo as poker_demo
 
@@ -54,7 +55,7 @@ def chat(
     device: Device = None,
     dtype: Dtype = None,
     weights: Weights = None,
-    kv_dtype: KvDtype = None,
+    kv_dtype: KvDtype = AUTO,
     threads: Threads = 0,
     kv_memory: Memory = 1.0,
     mode: DefaultMode = "block",

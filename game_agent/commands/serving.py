@@ -45,6 +45,7 @@ from game_agent.commands.options import (
 )
 from game_agent.config import GIB, CacheSettings, EngineSettings
 from game_agent.errors import InvalidInput, Unavailable
+from game_agent.model.runner import AUTO
 from game_agent.protocol.limits import Limits
 from game_agent.server import ServerSettings
 from game_agent.server import serve as run_server
@@ -62,7 +63,7 @@ def serve(
     device: Device = None,
     dtype: Dtype = None,
     weights: Weights = None,
-    kv_dtype: KvDtype = None,
+    kv_dtype: KvDtype = AUTO,
     threads: Threads = 0,
     kv_memory: Memory = 1.0,
     kv_cache: Cache = None,

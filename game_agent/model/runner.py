@@ -25,11 +25,12 @@ from game_agent.model.weights import load_weights
 from game_agent.text.choosing import checkpoint_name, choose_format
 from game_agent.text.formats import PromptEncoder
 from game_agent.text.tokenizer import Tokenizer
-from game_agent_kernels import Kernels, kernels_for
+from game_agent_kernels import Kernels, kernels_for, multiplies_bfloat16
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHT_BITS = {"int8": 8}
 KV_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+AUTO = "auto"  # a kv_dtype too
 
 _T = TypeVar("_T")
 
@@ -144,7 +145,7 @@ def load_runner(
     weights: None keeps them in ``dtype``; "int8" rounds every matrix (not the table of embeddings)
              to 8 bits, a scale per output: a quarter of the memory to read per decoded token
     kv_dtype: "float32" or "bfloat16" for cached keys and values; None is ``dtype``, the only choice
-             on a GPU
+             on a GPU; "auto" is bfloat16 on a processor that multiplies pairs of them, else None
     prompt_format, prompt_prefix: see ``choose_format``
     backend: which kernels; None is the fastest
     sink:    a text that begins every prompt of block mode and that every other block is encoded
@@ -191,6 +192,9 @@ class _Numbers(NamedTuple):
         where = _device(device)
         usual = DTYPES["float32" if where.type == "cpu" else "bfloat16"]
         kind = _choose("dtype", dtype, DTYPES, usual)
+        if kv_dtype == AUTO:
+            is_faster = kind == torch.float32 and where.type == "cpu" and multiplies_bfloat16()
+            kv_dtype = "bfloat16" if is_faster else None
         kv_kind = _choose("kv_dtype", kv_dtype, KV_DTYPES, kind)
         if kv_kind != kind and where.type != "cpu":
             raise InvalidInput(

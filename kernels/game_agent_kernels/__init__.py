@@ -8,6 +8,7 @@ from game_agent_kernels.dispatch import (
     Kernels,
     available_backends,
     kernels_for,
+    multiplies_bfloat16,
     set_num_threads,
 )
 from game_agent_kernels.linear.reference import PackedLinear
@@ -23,6 +24,7 @@ __all__ = [
     "Segments",
     "available_backends",
     "kernels_for",
+    "multiplies_bfloat16",
     "sample_rows",
     "set_num_threads",
 ]

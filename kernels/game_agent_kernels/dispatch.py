@@ -149,6 +149,11 @@ def set_num_threads(count: int) -> None:
         native.set_num_threads(count)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the compiled CPU kernels attend faster to bfloat16 pages than to float32 ones."""
+    return _missing is None and native.instruction_set() in ("amx", "avx512_bf16")
+
+
 def _fastest(device: torch.device) -> str:
     if device.type != "cpu":
         return "triton" if device.type == "cuda" and _has_triton else "rope_shift"
