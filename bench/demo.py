@@ -81,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", default="1,2,3,4,5,6,7,8")
     parser.add_argument("--model")
-    parser.add_argument("--kv-dtype")
+    parser.add_argument("--kv-dtype", default="auto")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]

@@ -12,7 +12,8 @@ What is replied is fed to the training network in float32 as a whole: a reply is
 token is the likeliest one after those before it. Where one is not, but less than 0.001 below the
 likeliest, rounding decided: a tie, which is counted.
 
-Ends with status 1 if any reply is another one.
+The network is compared with keys and values in float32, and in bfloat16, as the runtime keeps them
+where the processor multiplies those. Ends with status 1 if any reply in float32 is another one.
 """
 
 from __future__ import annotations
@@ -239,11 +240,13 @@ class Comparison:
         self.tallies[way, mode].add(self._reference.check(case, drawn, mode), len(drawn))
 
 
-def run(model: Path, num_scenes: int, seed: int = 1) -> dict[tuple[str, Mode], Tally]:
+def run(
+    model: Path, num_scenes: int, seed: int = 1, kv_dtype: str = "float32"
+) -> dict[tuple[str, Mode], Tally]:
     """Compare until ``num_scenes`` held-out scenes were asked in all ways."""
     reference, rng = Reference(model), random.Random(seed)
     with (
-        Runtime.load(model, device="cpu") as runtime,
+        Runtime.load(model, device="cpu", kv_dtype=kv_dtype) as runtime,
         running(runtime) as server,
         Client(server.endpoint, timeout_s=120) as client,
     ):
@@ -274,19 +277,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", default=str(bundled_folder()), help="an exported network")
     parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--kv-dtypes", default="float32,bfloat16", help="of cached text")
     parser.add_argument("--out", default=None, help="write the table to this file as well")
     args = parser.parse_args()
-    tallies = run(Path(args.model), args.scenes)
     report = (
         "Replies of the runtime beside the greedy replies of the training network, both in "
         "float32, on held-out scenes; see `bench/equivalence.py`. A tie is a token whose logit is "
         f"less than {TIE} below the likeliest one's. *Not placed*: scenes whose blocks no agent "
-        "makes for a question that is only said: those that offer actions, as of now.\n\n"
-        + table(tallies)
+        "makes for a question that is only said: those that offer actions, as of now. With keys "
+        "and values rounded to bfloat16 replies may differ; those of float32 must not.\n"
     )
+    wrong: list[str] = []
+    for kv_dtype in args.kv_dtypes.split(","):
+        tallies = run(Path(args.model), args.scenes, kv_dtype=kv_dtype)
+        report += f"\n## Keys and values in {kv_dtype}\n\n{table(tallies)}"
+        others = [line for tally in tallies.values() for line in tally.wrong]
+        print(*others, sep="\n")
+        wrong += others if kv_dtype == "float32" else []
     print(report)
-    wrong = [line for tally in tallies.values() for line in tally.wrong]
-    print(*wrong, sep="\n")
     if args.out:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(f"# The network's answers\n\n{report}", encoding="utf-8")
