@@ -39,7 +39,8 @@ def logs(agent: Agent, text: str, mode: Mode, options: list[str]) -> list[float]
     event = runner.encoder.event(event_text("Dealer", text)).tolist()
     scores = []
     for option in options:
-        reply = [*runner.tokenizer.encode(option), runner.encoder.stop_token_ids[0]]
+        text = runner.encoder.format.before_value + option
+        reply = [*runner.tokenizer.encode(text), runner.encoder.stop_token_ids[0]]
         ids = np.array([*event, *reply], np.int32)
         request = Request(prompt, ids, mode, max_tokens=0, score=True)
         logits = engine.run([request])[0].logits
@@ -73,7 +74,8 @@ def test_normalized_scores_count_the_end_of_the_reply_as_a_token(mira: Agent) ->
     mean = mira.choose(*asked, remember=False, normalize=True).choice()
     assert total is not None
     assert mean is not None
-    lengths = [len(mira._engine.runner.tokenizer.encode(option)) + 1 for option in MOVES]
+    tokenizer = mira._engine.runner.tokenizer
+    lengths = [len(tokenizer.encode(f" {option}")) + 1 for option in MOVES]
     each = [score / n for score, n in zip(total.scores, lengths, strict=True)]
     assert mean.scores == pytest.approx(each, abs=1e-4)
     assert mean.index == int(np.argmax(each))
