@@ -38,7 +38,7 @@ from gpu_shapes import MODELS, decoder_of, hugging_face, smaller  # noqa: E402
 
 from game_agent.blocks.pool import PagePool  # noqa: E402
 from game_agent.model import graphs  # noqa: E402
-from game_agent.model.planner import build_step  # noqa: E402
+from game_agent.model.planner import build_step, frame_segments  # noqa: E402
 from game_agent_kernels import Kernels  # noqa: E402
 from game_agent_kernels.rms_norm import triton as norm  # noqa: E402
 from game_agent_kernels.rope_store import triton as store  # noqa: E402
@@ -149,16 +149,29 @@ def compiling(capability: int) -> Iterator[dict[Any, Any]]:
 def run_passes(config: PretrainedConfig) -> None:
     """Every captured size, and passes that no captured size takes."""
     dtype = config.dtype or torch.bfloat16
-    model = hugging_face(smaller(config, num_hidden_layers=1, vocab_size=1024), META, dtype)
+    # Two layers: of the last one only the rows that are wanted are computed.
+    model = hugging_face(smaller(config, num_hidden_layers=2, vocab_size=1024), META, dtype)
     decoder = decoder_of(model, KERNELS)
     spec = decoder.spec
-    pool = PagePool(1024, 1, spec.num_kv_heads, spec.head_dim, dtype=dtype, device=META)
+    pool = PagePool(1024, 2, spec.num_kv_heads, spec.head_dim, dtype=dtype, device=META)
     graphs.DecoderGraphs(decoder, pool, lambda run: (run(), run)[1])
     bench = Bench(decoder, pool)
     for rows, context in ((2048, 0), (700, 512), (1, 4096), (3, 20)):
         with bench.pages(context + rows) as (pages,):
             run = bench.run(np.zeros(rows, np.int32), pages, context, None, 1)
             bench.forward(build_step([run]))
+    for rows, count in ((600, 1), (1, 2), (1, 80)):
+        talk_in_one_world(bench, rows, count)
+
+
+def talk_in_one_world(bench: Bench, rows: int, count: int) -> None:
+    """``count`` runs over the same block, each at a distance of its own."""
+    with bench.pages(200, *[rows] * count) as (block, *owns):
+        runs = []
+        for i, own in enumerate(owns):
+            world = frame_segments([(block, 200)], np.array([200 + i]), bench.decoder.rope)
+            runs.append(bench.run(np.zeros(rows, np.int32), own, 0, world, 1))
+        bench.forward(build_step(runs))
 
 
 def describe(kernel: Any) -> Compiled:

@@ -18,7 +18,7 @@ from game_agent.model.buckets import BUCKETS, Bucket, Places, choose, pad_step
 from game_agent.model.decoder import Decoder, Inputs
 from game_agent.model.planner import Run, Step, build_step, no_segments
 from game_agent_kernels import PAGE_TOKENS, Plan
-from game_agent_kernels.segment_attention.groups import MAX_GROUPS, ungrouped
+from game_agent_kernels.segment_attention.groups import MAX_GROUPS, carry_groups, ungrouped
 from game_agent_kernels.segment_attention.worklist import (
     HEADER_WORDS,
     LAUNCH,
@@ -93,6 +93,7 @@ class DecoderGraphs:
         self._staging = torch.zeros(num_words, dtype=torch.int32, pin_memory=device.type == "cuda")
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
         self._graphs: dict[Bucket, _Graph] = {}
+        self._before: Plan | None = None
         # The largest first: later ones find its memory to share.
         for done, bucket in enumerate(sorted(buckets, key=lambda b: -b.num_tokens), 1):
             graph = _Graph(bucket, decoder, pool, self._words)
@@ -107,6 +108,9 @@ class DecoderGraphs:
 
         They may lie in the graph's own memory: read them before the next call.
         """
+        if self._before is not None:
+            carry_groups(self._before, step.plan)
+        self._before = step.plan
         bucket = choose(tuple(self._graphs), step)
         if bucket is None:
             return None

@@ -37,6 +37,7 @@ class Groups:
     segment_starts [G + 1], segments [L]: what they read, told by the first run's segments
     turns [Q]: the angles that turn a row to where the group's first run stands; -1: it stands there
     cos, sin [X, rotary_dim / 2]: those angles
+    own [S]: which segments of the plan a run reads alone
     """
 
     row_starts: Ints
@@ -46,6 +47,7 @@ class Groups:
     turns: Longs
     cos: Floats
     sin: Floats
+    own: npt.NDArray[np.bool_]
 
     @property
     def most_rows(self) -> int:
@@ -74,6 +76,39 @@ def groups_of(plan: Plan) -> Groups:
     return groups
 
 
+def carry_groups(before: Plan, plan: Plan) -> None:
+    """Give ``plan`` the groups of the step before where they still hold.
+
+    So they do from one token of some replies to the next, when only segments that are read alone
+    have grown; that is seen sooner than groups are found.
+    """
+    groups = before.derived.get(GROUPS)
+    if isinstance(groups, Groups) and not groups.own.all() and _still_hold(groups, before, plan):
+        plan.derived[GROUPS] = groups
+
+
+def _still_hold(groups: Groups, before: Plan, plan: Plan) -> bool:
+    old, new = before.segments, plan.segments
+    if not (
+        np.array_equal(before.run_rows, plan.run_rows)
+        and np.array_equal(before.run_segments, plan.run_segments)
+        and np.all(before.row_positions <= plan.row_positions)
+    ):
+        return False
+    pairs = (
+        (old.lengths, new.lengths),
+        (old.positions, new.positions),
+        (old.distances, new.distances),
+    )
+    if not all(np.all((a == b) | groups.own) for a, b in pairs):
+        return False
+    shared = ~groups.own
+    old_pages, new_pages = (
+        seg.pages[np.repeat(shared, np.diff(seg.page_starts))] for seg in (old, new)
+    )
+    return np.array_equal(old_pages, new_pages)
+
+
 def ungrouped(plan: Plan) -> Groups:
     """Every run alone."""
     half = plan.segments.cos.shape[1]
@@ -86,6 +121,7 @@ def ungrouped(plan: Plan) -> Groups:
         turns=np.full(plan.num_rows, -1),
         cos=none,
         sin=none,
+        own=np.ones(plan.segments.num_segments, bool),
     )
 
 
@@ -96,7 +132,7 @@ def group_runs(plan: Plan) -> Groups:
     shared = list(_groups(plan, table))
     if not shared:
         return alone
-    own = np.ones(plan.segments.num_segments, bool)
+    own = alone.own
     rows, turns, segments = [], [], []
     turned = [alone.cos.astype(np.complex128)]
     num_turns = 0
@@ -110,17 +146,24 @@ def group_runs(plan: Plan) -> Groups:
         turns.append(np.repeat(np.where(turn < 0, -1, turn + num_turns), counts))
         segments.append(readers[:, runs[0]])
         num_turns += len(angles)
-    num_own = np.bincount(_run_of_segment(plan)[own], minlength=plan.num_runs)
+    own_starts = np.concatenate([[0], np.cumsum(own)])[plan.run_segments]
     angles = np.concatenate(turned)
     return Groups(
-        row_starts=starts([*map(len, rows), *np.diff(plan.run_rows)]),
+        row_starts=_joined_starts(rows, plan.run_rows),
         rows=np.concatenate([*rows, alone.rows]),
-        segment_starts=starts([*map(len, segments), *num_own]),
+        segment_starts=_joined_starts(segments, own_starts),
         segments=np.concatenate([*segments, np.flatnonzero(own)]),
         turns=np.concatenate([*turns, alone.turns]),
         cos=angles.real.astype(np.float32),
         sin=angles.imag.astype(np.float32),
+        own=own,
     )
+
+
+def _joined_starts(parts: list[Longs], then: npt.NDArray[np.integer]) -> Ints:
+    """Where each of ``parts`` begins, and behind them what begins at ``then``."""
+    begins = starts([len(part) for part in parts])
+    return np.concatenate([begins[:-1], begins[-1] + then]).astype(np.int32)
 
 
 def ranges(first: npt.ArrayLike, counts: npt.ArrayLike) -> Longs:
@@ -154,11 +197,15 @@ def _read_by_several(plan: Plan) -> Longs:
     some, first = some[alike], first[alike]
     alike = _same_pages(plan, first, some)
     some, first = some[alike], first[alike]
-    told = np.unique(first)
+    is_told = np.zeros(seg.num_segments, bool)
+    is_told[first] = True
+    told = np.flatnonzero(is_told)
+    number = np.empty(seg.num_segments, np.int64)
+    number[told] = np.arange(len(told))
     table = np.full((len(told), plan.num_runs), -1)
     # Backwards, so that of a run that reads the same pages twice the first time counts.
-    table[np.searchsorted(told, first[::-1]), run_of[some[::-1]]] = some[::-1]
-    table[np.arange(len(told)), run_of[told]] = told
+    table[number[first[::-1]], run_of[some[::-1]]] = some[::-1]
+    table[number[told], run_of[told]] = told
     return table
 
 
@@ -175,14 +222,14 @@ def _may_be_shared(plan: Plan, run_of: Longs) -> npt.NDArray[np.bool_]:
 
 def _same_pages(plan: Plan, a: Longs, b: Longs) -> npt.NDArray[np.bool_]:
     """Whether segments ``a[i]`` and ``b[i]``, equally long, hold the same pages."""
-    if not len(a):
-        return np.empty(0, bool)
     seg = plan.segments
     counts = -(-seg.lengths[a] // PAGE_TOKENS)
     places = ranges(seg.page_starts[a], counts)
     shift = np.repeat(seg.page_starts[b] - seg.page_starts[a], counts)
-    same = seg.pages[places] == seg.pages[places + shift]
-    return np.logical_and.reduceat(same, starts(counts)[:-1])
+    wrong = np.flatnonzero(seg.pages[places] != seg.pages[places + shift])
+    same = np.ones(len(a), bool)
+    same[np.searchsorted(starts(counts), wrong, side="right") - 1] = False
+    return same
 
 
 def _groups(plan: Plan, table: Longs) -> Iterator[Longs]:
