@@ -375,6 +375,27 @@ def test_a_text_of_a_certain_form_is_left_as_it_is(rule: dict[str, Any]) -> None
     assert read_action([action], call, " ") == {"name": "say", "arguments": {"what": " x"}}
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"enum": ["oak", "elm"], "maxLength": 3},
+        {"const": "oak", "type": "string", "maxLength": 3},
+        {"enum": ["oak"], "minLength": 3},
+        {"enum": ["oak"], "pattern": "^o"},
+        {"anyOf": [{"const": "oak"}, {"const": " oak"}]},
+    ],
+)
+def test_rules_beside_given_texts_are_kept(kind: dict[str, Any]) -> None:
+    action = Action("take", parameters={"what": kind})
+    schema: Any = actions_schema([action], None, " ")
+    written = [{"name": " take", "arguments": {"what": text}} for text in ("oak", " oak")]
+    possible = [call for call in written if jsonschema.Draft202012Validator(schema).is_valid(call)]
+    assert possible
+    for call in possible:
+        read = read_action([action], call, " ")
+        jsonschema.validate(read, actions_schema([action], None))
+
+
 def test_values_of_the_world_have_it_too() -> None:
     action = Action("walk", parameters={"to": {"values": "/places"}, "how": {"const": "slowly"}})
     schema: Any = actions_schema([action], view(), " ")

@@ -17,8 +17,9 @@ from game_agent.errors import InvalidInput, TooLarge
 MAX_ACTIONS = 128
 MAX_PARAMETERS = 32
 MAX_NAME_CHARS = 64
-# Rules for a text that a letter more or less would break.
-_EXACT = frozenset({"pattern", "format", "minLength"})
+# What may be said of a parameter whose texts can have a letter more before them; a pattern, a least
+# length, or schemas within one would not be kept.
+_LOOSE = frozenset({"type", "enum", "const", "values", "description", "title", "maxLength"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Action:
             "name": self.name,
             "arguments": {
                 name: value.removeprefix(before)
-                if isinstance(value, str) and _EXACT.isdisjoint(kinds.get(name, ()))
+                if isinstance(value, str) and kinds[name].keys() <= _LOOSE
                 else value
                 for name, value in arguments.items()
             },
@@ -146,12 +147,17 @@ def done_text(action: Mapping[str, Json]) -> str:
 
 
 def _with_prefix(kind: Mapping[str, Any], before: str) -> dict[str, Any]:
-    """A schema whose given texts have ``before`` before them."""
+    """A schema whose given texts have ``before`` before them, where nothing else speaks of them."""
+    if not kind.keys() <= _LOOSE:
+        return dict(kind)
 
     def prefixed(value: Json) -> Json:
         return before + value if isinstance(value, str) else value
 
     given = dict(kind)
+    # What is no number there is for the grammar to refuse.
+    if isinstance(given.get("maxLength"), int) and given.keys() & {"enum", "const"}:
+        given["maxLength"] += len(before)
     if isinstance(given.get("enum"), list | tuple):
         given["enum"] = [prefixed(value) for value in given["enum"]]
     if "const" in given:
