@@ -182,6 +182,30 @@ def test_bfloat16_pages(instruction_set: str, dtype: torch.dtype) -> None:
     assert_agrees((q.to(dtype), k, v, plan), tolerance)
 
 
+KEY_BITS, QUERY_SUM, LARGEST_QUERY = 13, 2**18 - 256, 2**15 - 1
+FIXED_ROWS = 8  # packed rows from which keys are integers, too
+
+
+def power_above(x: Tensor) -> Tensor:
+    """The power of two right above."""
+    return torch.exp2(torch.floor(torch.log2(x)) + 1)
+
+
+def whole_numbers(q: Tensor, turned: Tensor, keys: Tensor, half: int) -> tuple[Tensor, Tensor]:
+    """Twin of ``fixed_point.hpp``: queries and keys rounded to whole multiples of their units.
+
+    q, turned: [..., dim] before and after their rotation; keys: [kv_heads, dim, n]
+    """
+    ends = torch.stack([q[..., :half].abs(), q[..., half : 2 * half].abs()])
+    pairs = ends.amax(0) + (2**0.5 - 1) * ends.amin(0)
+    rest = q[..., 2 * half :].abs()
+    total = 2**0.5 * pairs.sum(-1) + rest.sum(-1)
+    largest = torch.cat([pairs, rest], -1).amax(-1)
+    unit = power_above(torch.maximum(total / QUERY_SUM, largest / LARGEST_QUERY))[..., None]
+    key_unit = power_above(keys.abs().amax(1, keepdim=True)) / 2**KEY_BITS
+    return (turned / unit).round() * unit, (keys / key_unit).round() * key_unit
+
+
 def rounded_attention(
     q: Tensor, k: Tensor, v: Tensor, plan: Plan, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -191,12 +215,15 @@ def rounded_attention(
     """
     rows, heads, dim = q.shape
     kv_heads = k.shape[1]
+    packed = q.double().view(rows, kv_heads, -1, dim)
     scores, values = [], []
     for first, last in reference.equal_distance_groups(plan, 0):
         keys, some, positions = reference.gather(k, v, plan, first, last)
         cos, sin = (torch.from_numpy(t[first]) for t in (plan.segments.cos, plan.segments.sin))
-        turned = reference.rotate(q, cos, sin).view(rows, kv_heads, -1, dim)
-        score = torch.einsum("rkgd,kdn->rkgn", turned.double(), keys.double())
+        turned = reference.rotate(q, cos, sin).view(rows, kv_heads, -1, dim).double()
+        turned, whole = whole_numbers(packed, turned, keys.double(), cos.shape[-1])
+        keys = whole if rows * heads // kv_heads >= FIXED_ROWS else keys.double()
+        score = torch.einsum("rkgd,kdn->rkgn", turned, keys)
         hidden = positions > torch.from_numpy(plan.row_positions)[:, None]
         scores.append(score.masked_fill(hidden[:, None, None], -torch.inf))
         values.append(some)
@@ -211,8 +238,9 @@ def rounded_attention(
 @pytest.mark.skipif("avx512_bf16" not in native.instruction_sets(), reason="no such processor")
 @pytest.mark.parametrize("rows", [1, 3, 7, 50, 300])
 @pytest.mark.parametrize("dim", [6, 40, 64, 96, 256])
-def test_rounded_weights_are_all_that_differs(rows: int, dim: int) -> None:
-    """But for weights so near the middle of two numbers that they are rounded the other way."""
+def test_nothing_but_what_is_said_is_rounded(rows: int, dim: int) -> None:
+    """Weights, queries and keys; but for weights so near the middle of two numbers that they are
+    rounded the other way."""
     native.set_instruction_set("avx512_bf16")
     builder = PlanBuilder(4, 2, dim, dtype=torch.bfloat16)
     q, k, v, plan = builder.build([RunShape(rows, 5, far=[1, 15, 300, 27, 16, 700])])
@@ -221,6 +249,30 @@ def test_rounded_weights_are_all_that_differs(rows: int, dim: int) -> None:
     error = (got - expected).abs().amax(-1)
     assert (error < 1e-5 + 2**-7 * largest * 4).all()
     assert (error < 3e-5).float().mean() >= 0.5
+
+
+@pytest.mark.skipif("avx512_bf16" not in native.instruction_sets(), reason="no such processor")
+@pytest.mark.parametrize("dim", [2, 64, 256])
+@pytest.mark.parametrize("size", [0.0, 1e-25, 1.0, 1e25])
+def test_integers_of_a_score_stay_in_32_bits(dim: int, size: float) -> None:
+    """The worst that can be: all elements of queries and keys are as large as the largest."""
+    native.set_instruction_set("avx512_bf16")
+    builder = PlanBuilder(1, 1, dim, dtype=torch.bfloat16)
+    q, k, v, plan = builder.build([RunShape(20, far=[40], own=False)])
+    signs = torch.where(k[:, :, :1, :].isnan(), torch.nan, torch.arange(16.0) % 2 * 2 - 1)
+    k = (signs.expand_as(k) * 3).bfloat16()
+    segments = replace(
+        plan.segments, cos=np.ones_like(plan.segments.cos), sin=np.zeros_like(plan.segments.sin)
+    )
+    plan = replace(plan, segments=segments)
+    q = torch.full_like(q, size)
+    # Scores are 8 or -8, so every second key counts.
+    scale = 8 / (3 * dim * size) if size else 1.0
+    got = cpu.segment_attention(q, k, v, plan, scale)
+    expected = reference.segment_attention(q, k, v, plan, scale)
+    torch.testing.assert_close(got, expected, atol=WEIGHT_TOLERANCE, rtol=0.0)
+    other = reference.segment_attention(-q, k, v, plan, scale)
+    assert (other - expected).abs().amax() > 10 * WEIGHT_TOLERANCE or not size
 
 
 @pytest.mark.parametrize("rows", [1, 40])

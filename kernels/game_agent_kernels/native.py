@@ -45,7 +45,8 @@ def instruction_sets() -> list[str]:
     Of ``amx``, ``avx512_bf16``, ``avx512``, ``avx2`` and ``plain``. All compute in float32, but for
     products in attention. In ``amx`` with 12 rows and more they keep 16 bits of each factor, so
     that scores and sums are off by about 1e-5 of themselves (bf16x3, see ``split_bf16.hpp``). In
-    ``avx512_bf16``, over bfloat16 pages only, they keep 16 bits of a query and 8 of a weight
+    ``avx512_bf16``, over bfloat16 pages only, they keep about 12 bits of queries and keys, so that
+    scores are off by about 1e-4 of themselves (``fixed_point.hpp``), and 8 of a weight
     (``attend_bf16.hpp``).
     """
     return _cpu.instruction_sets()

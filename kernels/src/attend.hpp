@@ -149,24 +149,31 @@ class Worker {
   void rotate(int rotation) {
     rotation_ = rotation;
     const Vec scale = Vec::all(call_.scale * kLog2E);
-    for (int first = 0; first < rows_;) {
-      const int slot = scratch_.slots[first];
-      int end = first + 1;
-      while (end < rows_ && scratch_.slots[end] == slot) ++end;
-      const int half = call_.half;
-      const int64_t angle = static_cast<int64_t>(call_.rotations[rotation + slot]) * half;
-      for_lanes(half, [&](int64_t i, int n) {
-        const Vec cos = load_lanes(call_.cos + angle + i, n) * scale;
-        const Vec sin = load_lanes(call_.sin + angle + i, n) * scale;
+    for_slots(rotation, [&](int first, int end, const float* all_cos, const float* all_sin) {
+      for_lanes(call_.half, [&](int64_t i, int n) {
+        const Vec cos = load_lanes(all_cos + i, n) * scale;
+        const Vec sin = load_lanes(all_sin + i, n) * scale;
         for (int r = first; r < end; ++r) {
           const float* from = scratch_.q_rows[r] + i;
           float* to = scratch_.q + r * kRowStride + i;
           const Vec a = load_lanes(from, n);
-          const Vec b = load_lanes(from + half, n);
+          const Vec b = load_lanes(from + call_.half, n);
           store_lanes(to, a * cos - b * sin, n);
-          store_lanes(to + half, Vec::fma(b, cos, a * sin), n);
+          store_lanes(to + call_.half, Vec::fma(b, cos, a * sin), n);
         }
       });
+    });
+  }
+
+  // Calls turn(first, end, cos, sin) for rows [first, end) that the same angles [half] turn.
+  template <typename F>
+  void for_slots(int rotation, F turn) {
+    for (int first = 0; first < rows_;) {
+      const int slot = scratch_.slots[first];
+      int end = first + 1;
+      while (end < rows_ && scratch_.slots[end] == slot) ++end;
+      const int64_t angle = static_cast<int64_t>(call_.rotations[rotation + slot]) * call_.half;
+      turn(first, end, call_.cos + angle, call_.sin + angle);
       first = end;
     }
   }

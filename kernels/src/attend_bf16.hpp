@@ -1,11 +1,10 @@
-// Attention of one part (see kernels.hpp) over bfloat16 pages, on products of bfloat16 pairs.
+// Attention of one part (see kernels.hpp) over bfloat16 pages, on products of 16-bit pairs.
 //
-// As attend.hpp, but a product takes two dimensions of a key, or the values of two keys, at once. A
-// query is the sum of two bfloat16 numbers (split_bf16.hpp), so a score is as good as in float32 to
-// 16 bits: rounding queries to one moved the bundled model's logits three times as far as the
-// rounding of keys and values had. A weight is rounded to one. The sum of weights is that of the
-// rounded ones, so they still add up to 1; and maxima are raised to whole powers of two, so a weight
-// is rounded alike however keys are divided into parts.
+// As attend.hpp, but a product takes two dimensions of a key, or the values of two keys, at once. With
+// many rows, scores are products of integers (fixed_point.hpp); with few, of bfloat16 numbers, two of
+// which are a query. A weight is rounded to bfloat16. The sum of weights is that of the rounded ones,
+// so they still add up to 1; and maxima are raised to whole powers of two, so a weight is rounded alike
+// however keys are divided into parts.
 #pragma once
 
 #include <cmath>
@@ -13,27 +12,23 @@
 #include <memory>
 
 #include "attend.hpp"
-#include "split_bf16.hpp"
+#include "products_bf16.hpp"
 
 namespace {
 
 using namespace game_agent;
 
-constexpr int kTilePairs = kTilePages * kPageTokens / 2;
-// Rows are odd multiples of a cache line, as in Scratch.
-constexpr int kQueryStride = kMaxDim + 32;
-constexpr int kWeightStride = kTilePages * kPageTokens + 32;
-
-// 16 pairs of bfloat16 numbers.
-struct alignas(64) Pairs16 {
-  uint16_t v[32];
-};
+// With fewer rows it takes longer to make integers of a page's keys than they save.
+constexpr int kFixedRows = 8;
 
 // Working memory of one thread.
 struct PairScratch {
   alignas(64) uint16_t queries[2][kTileRows * kQueryStride];  // high and low parts
   alignas(64) uint16_t weights[kTileRows * kWeightStride];
   Pairs16 values[kMaxDim / 16][kTilePairs];  // pairs of keys in 16 dimensions
+  alignas(64) int16_t fixed[kTileRows * kQueryStride];  // queries, and what a unit of each is worth
+  float units[kTileRows];
+  FixedKeys keys;
 };
 
 inline PairScratch& pair_scratch() {
@@ -41,77 +36,27 @@ inline PairScratch& pair_scratch() {
   return *memory;
 }
 
-GAME_AGENT_INLINE __m512i load_pairs(const Pairs16& from) { return _mm512_load_si512(from.v); }
-
-// The pair at p, 16 times.
-GAME_AGENT_INLINE __m512i all_pairs(const uint16_t* p) {
-  return _mm512_set1_epi32(*reinterpret_cast<const int*>(p));
-}
-
-// sum + a[0] b[0] + a[1] b[1] in each lane.
-GAME_AGENT_INLINE Vec add_products(Vec sum, __m512i a, __m512i b) {
-  return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
-}
-
-// Scores of R rows with the keys of P pages. Two dimensions of a page's keys lie one after the other,
-// together a cache line.
-template <int R, int P>
-GAME_AGENT_INLINE void score_pairs(const uint16_t* high, const uint16_t* low,
-                                   const uint16_t* const* pages, int dim, float* scores) {
-  Vec acc[R][P];
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) acc[r][p] = Vec::zero();
-  }
-  for (int d = 0; d < dim; d += 2) {
-    __m512i k[P];
-    GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) {
-      k[p] = in_pairs(_mm512_loadu_si512(pages[p] + d * kPageTokens));
-    }
-    for (const uint16_t* part : {high, low}) {
-      GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-        const __m512i q = all_pairs(part + r * kQueryStride + d);
-        GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) acc[r][p] = add_products(acc[r][p], q, k[p]);
-      }
-    }
-  }
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int p = 0; p < P; ++p) {
-      acc[r][p].store(scores + r * kScoreStride + p * kPageTokens);
-    }
-  }
-}
-
-// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows, N vectors of dimensions and the first
-// `pairs` pairs of keys.
-template <int R, int N>
-GAME_AGENT_INLINE void add_value_pairs(const uint16_t* weights, const Pairs16 (*values)[kTilePairs],
-                                       int pairs, const float* factor, float* acc) {
-  Vec sum[R][N];
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    const Vec f = Vec::all(factor[r]);
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      sum[r][n] = Vec::load(acc + r * kRowStride + n * Vec::kLanes) * f;
-    }
-  }
-  for (int t = 0; t < pairs; ++t) {
-    __m512i v[N];
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) v[n] = load_pairs(values[n][t]);
-    GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-      const __m512i w = all_pairs(weights + r * kWeightStride + 2 * t);
-      GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) sum[r][n] = add_products(sum[r][n], w, v[n]);
-    }
-  }
-  GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
-    GAME_AGENT_UNROLL for (int n = 0; n < N; ++n) {
-      sum[r][n].store(acc + r * kRowStride + n * Vec::kLanes);
-    }
-  }
+// 2^x to 3.5e-6 of itself, for x <= 0 or a NaN: enough for what is rounded to 8 bits. A polynomial
+// through 2^f at the five Chebyshev nodes of [0, 1], f being what x has above a whole number.
+GAME_AGENT_INLINE Vec weight_of(Vec x) {
+  constexpr int kToFloor = 1;
+  const Vec f = {_mm512_reduce_ps(x.v, kToFloor)};
+  Vec p = Vec::all(1.36703095e-2f);
+  p = Vec::fma(p, f, Vec::all(5.17449978e-2f));
+  p = Vec::fma(p, f, Vec::all(0.241604357f));
+  p = Vec::fma(p, f, Vec::all(0.692972922f));
+  p = Vec::fma(p, f, Vec::all(1.00000349f));
+  return Vec::scale_by_power(p, x);
 }
 
 class PairWorker : public Worker<uint16_t> {
  public:
   PairWorker(const AttentionCall& call, const Part& part, Scratch& scratch)
-      : Worker<uint16_t>(call, part, scratch), pairs_(pair_scratch()) {}
+      : Worker<uint16_t>(call, part, scratch),
+        pairs_(pair_scratch()),
+        is_fixed_(rows_ >= kFixedRows) {
+    fix_queries();
+  }
 
   void run() {
     for_tiles([this](const Tile<uint16_t>& tile) { attend_tile(tile); });
@@ -125,8 +70,8 @@ class PairWorker : public Worker<uint16_t> {
       int end = begin + 1;
       while (end < tile.count && tile.pages[end]->rotation == rotation) ++end;
       if (rotation != rotation_) {
-        rotate(rotation);
-        split_queries();
+        rotate_fixed(rotation);
+        if (!is_fixed_) split_queries();
       }
       score_pages(tile, begin, end);
       begin = end;
@@ -139,11 +84,45 @@ class PairWorker : public Worker<uint16_t> {
     add_values(tile, factor);
   }
 
+  // Queries in units of their own, before rotation; what no rotation reaches as integers.
+  void fix_queries() {
+    const int fixed = 2 * call_.half;
+    const float scale = call_.scale * kLog2E;
+    for (int r = 0; r < rows_; ++r) {
+      const float* from = scratch_.q_rows[r];
+      float* to = scratch_.q + r * kRowStride;
+      const float unit = query_unit(from, call_.half, call_.dim);
+      pairs_.units[r] = unit * scale;
+      const Vec factor = Vec::all(1.0f / unit);
+      for_lanes(call_.dim, [&](int64_t d, int n) { store_lanes(to + d, load_lanes(from + d, n) * factor, n); });
+      for_lanes(call_.dim - fixed, [&](int64_t d, int n) {
+        store_fixed(pairs_.fixed + r * kQueryStride + fixed + d, load_lanes(to + fixed + d, n), n);
+      });
+    }
+  }
+
+  // As rotate(), to integers.
+  void rotate_fixed(int rotation) {
+    rotation_ = rotation;
+    for_slots(rotation, [&](int first, int end, const float* all_cos, const float* all_sin) {
+      for_lanes(call_.half, [&](int64_t i, int n) {
+        const Vec cos = load_lanes(all_cos + i, n), sin = load_lanes(all_sin + i, n);
+        for (int r = first; r < end; ++r) {
+          const float* from = scratch_.q + r * kRowStride + i;
+          int16_t* to = pairs_.fixed + r * kQueryStride + i;
+          const Vec a = load_lanes(from, n), b = load_lanes(from + call_.half, n);
+          store_fixed(to, a * cos - b * sin, n);
+          store_fixed(to + call_.half, Vec::fma(b, cos, a * sin), n);
+        }
+      });
+    });
+  }
+
   void split_queries() {
     for (int r = 0; r < rows_; ++r) {
       for (int d = 0; d < call_.dim; d += 32) {
-        const float* q = scratch_.q + r * kRowStride + d;
-        const Split split = split_row(Vec::load(q), Vec::load(q + Vec::kLanes));
+        const int16_t* q = pairs_.fixed + r * kQueryStride + d;
+        const Split split = split_row(load_fixed(q), load_fixed(q + Vec::kLanes));
         _mm512_store_si512(pairs_.queries[0] + r * kQueryStride + d, split.high);
         _mm512_store_si512(pairs_.queries[1] + r * kQueryStride + d, split.low);
       }
@@ -155,6 +134,9 @@ class PairWorker : public Worker<uint16_t> {
     const int most_pages = rows_ <= Vec::kFewRows ? Vec::kWideFewRows : Vec::kWide;
     for (int page = begin; page < end; page += most_pages) {
       const int last = least(page + most_pages, end);
+      for (int p = page; is_fixed_ && p < last; ++p) {
+        fix_keys(tile.keys[p], call_.dim, pairs_.keys.pairs[p - page], pairs_.keys.units[p - page]);
+      }
       for (int r = 0; r < rows_; r += Vec::kRowBlock) {
         fetch(tile.values + page, last - page, r);
         score_rows(tile, page, last, r);
@@ -164,24 +146,35 @@ class PairWorker : public Worker<uint16_t> {
 
   // Scores of a block of rows with the pages [page, end), as many as fit the registers.
   void score_rows(const Tile<uint16_t>& tile, int page, int end, int first_row) {
-    const int limit = block_limit(first_row);
+    const int first = page, limit = block_limit(first_row);
     // Positions rise, so pages that this block cannot see come last (if not, they are masked).
     while (end > page && limit <= tile.pages[end - 1]->position) --end;
-    const uint16_t* const high = pairs_.queries[0] + first_row * kQueryStride;
-    const uint16_t* const low = pairs_.queries[1] + first_row * kQueryStride;
-    float* const scores = scratch_.scores + first_row * kScoreStride;
     for_rows(least(Vec::kRowBlock, rows_ - first_row), [&](auto rows) {
       constexpr int R = decltype(rows)::value;
       const auto step = [&](auto wide) {
         constexpr int W = decltype(wide)::value;
-        for (; page + W <= end; page += W) {
-          score_pairs<R, W>(high, low, tile.keys + page, call_.dim, scores + page * kPageTokens);
-        }
+        for (; page + W <= end; page += W) score_block<R, W>(tile, page, page - first, first_row);
       };
       step(Count<kVectors<R>>());
       if constexpr (kVectors<R> > 2) step(Count<2>());
       step(Count<1>());
     });
+  }
+
+  // R rows with W pages, which are fixed as number `fixed_page` and those after it.
+  template <int R, int W>
+  GAME_AGENT_INLINE void score_block(const Tile<uint16_t>& tile, int page, int fixed_page,
+                                     int first_row) {
+    float* const scores = scratch_.scores + first_row * kScoreStride + page * kPageTokens;
+    const float* const units = pairs_.units + first_row;
+    const int at = first_row * kQueryStride;
+    if (is_fixed_) {
+      score_fixed<R, W>(pairs_.fixed + at, kQueryStride, units, pairs_.keys, fixed_page, call_.dim,
+                        scores);
+    } else {
+      score_pairs<R, W>(pairs_.queries[0] + at, pairs_.queries[1] + at, units, tile.keys + page,
+                        call_.dim, scores);
+    }
   }
 
   // Scores become rounded weights; factor [rows] is what earlier sums have to be multiplied by.
@@ -203,9 +196,9 @@ class PairWorker : public Worker<uint16_t> {
       const Vec top = Vec::all(scratch_.top[r]);
       Vec sum = Vec::zero();
       for (int j = 0; j < tile.count * kPageTokens; j += 2 * Vec::kLanes) {
-        const __m512i pair = to_bf16(exp2(Vec::load(scores + j) - top),
+        const __m512i pair = to_bf16(weight_of(Vec::load(scores + j) - top),
                                      j + Vec::kLanes < tile.count * kPageTokens
-                                         ? exp2(Vec::load(scores + j + Vec::kLanes) - top)
+                                         ? weight_of(Vec::load(scores + j + Vec::kLanes) - top)
                                          : Vec::zero());
         _mm512_store_si512(weights + j, pair);
         sum = add_products(sum, pair, ones);
@@ -267,6 +260,7 @@ class PairWorker : public Worker<uint16_t> {
   }
 
   PairScratch& pairs_;
+  const bool is_fixed_;  // scores come from products of integers
 };
 
 // Pages of float32 as attend() does, others on pairs.

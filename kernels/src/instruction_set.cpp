@@ -58,9 +58,11 @@ bool has_avx512() {
 
 #if defined(GAME_AGENT_AVX512_BF16)
 
+// With the products of 16-bit integers (VNNI), which every processor that has these has.
 bool has_vector_bf16() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 5) != 0;
+  return __builtin_cpu_supports("avx512vnni") &&
+         __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & 1u << 5) != 0;
 }
 
 #endif

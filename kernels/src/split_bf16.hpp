@@ -8,6 +8,7 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "vec_avx512.hpp"
 #include "vec_math.hpp"
@@ -19,6 +20,13 @@ struct Split {
   __m512i high;
   __m512i low;
 };
+
+// The pair at p, 16 times.
+GAME_AGENT_INLINE __m512i all_pairs(const void* p) {
+  int pair;
+  std::memcpy(&pair, p, sizeof pair);
+  return _mm512_set1_epi32(pair);
+}
 
 GAME_AGENT_INLINE __m512i to_bf16(Vec first, Vec second) {
   return (__m512i)_mm512_cvtne2ps_pbh(second.v, first.v);
