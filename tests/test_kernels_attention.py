@@ -105,8 +105,9 @@ def test_long_prefill_skips_what_is_hidden() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17])
-def test_runs_that_share_segments(instruction_set: str, rows: int) -> None:
-    builder = PlanBuilder(4, 2, 32, shared_lengths=[27, 200, 100, 16, 300])
+@pytest.mark.parametrize("pages", [torch.float32, torch.bfloat16])
+def test_runs_that_share_segments(instruction_set: str, rows: int, pages: torch.dtype) -> None:
+    builder = PlanBuilder(4, 2, 32, shared_lengths=[27, 200, 100, 16, 300], dtype=pages)
     runs = [
         RunShape(rows, 9, shared=[0, 1, 2], far=[40]),
         RunShape(rows, shared=[2, 1, 0]),
@@ -249,6 +250,15 @@ def test_nothing_but_what_is_said_is_rounded(rows: int, dim: int) -> None:
     error = (got - expected).abs().amax(-1)
     assert (error < 1e-5 + 2**-7 * largest * 4).all()
     assert (error < 3e-5).float().mean() >= 0.5
+
+
+@pytest.mark.parametrize("kv_heads", [1, 3, 8, 40])
+@pytest.mark.parametrize(("group", "dim"), [(1, 64), (2, 40), (3, 96), (4, 128), (5, 32)])
+def test_a_token_of_a_reply(kv_heads: int, group: int, dim: int) -> None:
+    """One row, over bfloat16 pages: all heads of a page together, or not if they are too many."""
+    builder = PlanBuilder(kv_heads * group, kv_heads, dim, dtype=torch.bfloat16)
+    assert_agrees(builder.build([RunShape(1, 40, far=[1, 700, 27, 16, 33])]))
+    assert_agrees(builder.build([RunShape(1, 3), RunShape(1, far=[90]), RunShape(9, far=[90])]))
 
 
 @pytest.mark.skipif("avx512_bf16" not in native.instruction_sets(), reason="no such processor")

@@ -47,13 +47,14 @@ class Worker {
       : call_(call),
         part_(part),
         scratch_(scratch),
-        rows_(part.last - part.first),
+        head_rows_(part.last - part.first),
+        rows_(part.num_heads * head_rows_),
         page_size_(static_cast<int64_t>(call.dim) * kPageTokens) {
     const int group = call.heads / call.kv_heads;
     for (int r = 0; r < rows_; ++r) {
-      const int packed = part.first + r;
+      const int packed = part.first + r % head_rows_, kv_head = part.kv_head + r / head_rows_;
       const RowRef& row = part.rows[packed / group];
-      const int64_t head = static_cast<int64_t>(row.row) * call.heads + part.kv_head * group;
+      const int64_t head = static_cast<int64_t>(row.row) * call.heads + kv_head * group;
       scratch.q_rows[r] = call.q + (head + packed % group) * call.dim;
       scratch.slots[r] = row.slot;
       scratch.limits[r] = row.position + 1;
@@ -308,9 +309,10 @@ class Worker {
         out[call_.dim] = scratch_.top[r];
         out[call_.dim + 1] = scratch_.total[r];
       } else {
-        const int packed = part_.first + r;
+        const int packed = part_.first + r % head_rows_;
         const int64_t row = part_.rows[packed / group].row;
-        const int64_t head = static_cast<int64_t>(part_.kv_head) * group + packed % group;
+        const int64_t kv_head = part_.kv_head + r / head_rows_;
+        const int64_t head = kv_head * group + packed % group;
         out = call_.out + (row * call_.heads + head) * call_.dim;
         const float total = scratch_.total[r];
         factor = Vec::all(total == 0.0f ? 0.0f : 1.0f / total);
@@ -324,6 +326,7 @@ class Worker {
   const AttentionCall& call_;
   const Part& part_;
   Scratch& scratch_;
+  const int head_rows_;  // packed rows of each KV head, which follow one another
   const int rows_;
   const int64_t page_size_;
   int lowest_ = 0;

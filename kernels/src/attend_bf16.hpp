@@ -54,7 +54,7 @@ class PairWorker : public Worker<uint16_t> {
   PairWorker(const AttentionCall& call, const Part& part, Scratch& scratch)
       : Worker<uint16_t>(call, part, scratch),
         pairs_(pair_scratch()),
-        is_fixed_(rows_ >= kFixedRows) {
+        is_fixed_(head_rows_ >= kFixedRows) {
     fix_queries();
   }
 
@@ -63,8 +63,20 @@ class PairWorker : public Worker<uint16_t> {
     write();
   }
 
- private:
+ protected:
   void attend_tile(const Tile<uint16_t>& tile) {
+    for_rotations(tile, [&](int begin, int end) { score_pages(tile, begin, end); });
+    alignas(64) float factor[kTileRows + 16];
+    for (int r = 0; r < rows_; r += Vec::kRowBlock) {
+      weigh_rows(tile, r, least(Vec::kRowBlock, rows_ - r), factor + r);
+    }
+    for (int page = 0; page < tile.count; ++page) pair_values(tile, page);
+    add_values(tile, factor);
+  }
+
+  // Calls score(begin, end) for the pages of a tile that the same angles turn, with queries turned so.
+  template <typename F>
+  void for_rotations(const Tile<uint16_t>& tile, F score) {
     for (int begin = 0; begin < tile.count;) {
       const int rotation = tile.pages[begin]->rotation;
       int end = begin + 1;
@@ -73,15 +85,9 @@ class PairWorker : public Worker<uint16_t> {
         rotate_fixed(rotation);
         if (!is_fixed_) split_queries();
       }
-      score_pages(tile, begin, end);
+      score(begin, end);
       begin = end;
     }
-    alignas(64) float factor[kTileRows + 16];
-    for (int r = 0; r < rows_; r += Vec::kRowBlock) {
-      weigh_rows(tile, r, least(Vec::kRowBlock, rows_ - r), factor + r);
-    }
-    for (int page = 0; page < tile.count; ++page) pair_values(tile, page);
-    add_values(tile, factor);
   }
 
   // Queries in units of their own, before rotation; what no rotation reaches as integers.
@@ -94,7 +100,9 @@ class PairWorker : public Worker<uint16_t> {
       const float unit = query_unit(from, call_.half, call_.dim);
       pairs_.units[r] = unit * scale;
       const Vec factor = Vec::all(1.0f / unit);
-      for_lanes(call_.dim, [&](int64_t d, int n) { store_lanes(to + d, load_lanes(from + d, n) * factor, n); });
+      for_lanes(call_.dim, [&](int64_t d, int n) {
+        store_lanes(to + d, load_lanes(from + d, n) * factor, n);
+      });
       for_lanes(call_.dim - fixed, [&](int64_t d, int n) {
         store_fixed(pairs_.fixed + r * kQueryStride + fixed + d, load_lanes(to + fixed + d, n), n);
       });

@@ -15,6 +15,8 @@ constexpr int kMaxDim = 256;
 // head dim 64 the working set is about 130 KB: it stays in the second-level cache.
 constexpr int kTileRows = 128;
 constexpr int kTilePages = 8;
+// With so few packed rows, keys and values are read in the order in which they lie: all heads of a page.
+constexpr int kFewPackedRows = 4;
 // Row strides of the scratch matrices: compile-time constants, so that the rows of a block are
 // addressed by displacement, and odd multiples of a cache line, so that they use different sets.
 constexpr int kRowStride = kMaxDim + 16;
@@ -53,8 +55,8 @@ struct AttentionCall {
   float scale;
 };
 
-// Packed rows [first, last) of one KV head against some pages: the unit that a thread works on.
-// Packed row p is query head p % group of token row p / group.
+// Packed rows [first, last) of some KV heads, of one unless there are few rows, against some pages: the
+// unit that a thread works on. Packed row p is query head p % group of token row p / group.
 struct Part {
   const PageRef* pages;
   int64_t num_pages;
@@ -62,7 +64,8 @@ struct Part {
   int first;
   int last;
   int kv_head;
-  // nullptr: results are final and go to AttentionCall::out. Otherwise [last - first, dim + 2]:
+  int num_heads;
+  // nullptr: results are final and go to AttentionCall::out. Otherwise [num_heads, last - first, dim + 2]:
   // the weighted sum of values, its maximum score (base 2) and its sum of weights.
   float* partial;
 };
@@ -147,7 +150,9 @@ struct LinearPart {
 // The compute kernels of one instruction set.
 struct KernelTable {
   const char* name;
-  void (*attend)(const AttentionCall&, PageType, const Part&, Scratch&);
+  void (*attend)(const AttentionCall&, PageType, const Part&, Scratch&);  // of one head
+  // Of several heads and few rows, over bfloat16 pages; nullptr: one head after another.
+  void (*attend_few)(const AttentionCall&, const Part&, Scratch&);
   void (*merge)(const AttentionCall&, const float* partials, const MergeRow&);
   void (*norm)(const NormCall&, int64_t first_row, int64_t last_row);
   void (*silu_mul)(const float* gate_up, float* out, int64_t inner, int64_t first_row,

@@ -7,7 +7,7 @@
 namespace game_agent {
 
 const KernelTable& avx512_kernels() {
-  static const KernelTable table = {"avx512",   attend,     merge, norm,
+  static const KernelTable table = {"avx512",   attend,   nullptr,    merge, norm,
                                     silu_mul, rope_store, linear};
   return table;
 }

@@ -7,7 +7,7 @@
 namespace game_agent {
 
 const KernelTable& plain_kernels() {
-  static const KernelTable table = {"plain",   attend,     merge, norm,
+  static const KernelTable table = {"plain",   attend,   nullptr,    merge, norm,
                                     silu_mul, rope_store, linear};
   return table;
 }

@@ -24,6 +24,8 @@ constexpr int64_t kPartsPerThread = 4;
 constexpr int kMaxShareRows = 16;
 // Sharing has a run's results merged once more; fewer pages are not worth that.
 constexpr int64_t kMinSharePages = 8;
+// Fewer pages come from a near cache in any order; then each head is a part, and nothing is merged.
+constexpr int64_t kMinInOrderPages = 64;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -198,13 +200,22 @@ void Schedule::add_tiles(int64_t first_page, int64_t first_row, bool only) {
   }
 }
 
+int Schedule::heads_of_part(const Tile& tile) const {
+  const int rows = tile.last - tile.first;
+  const bool in_order = rows <= kFewPackedRows && rows * kv_heads_ <= kTileRows &&
+                        tile.cost >= kMinInOrderPages * (rows + kLoadCost);
+  return in_order ? kv_heads_ : 1;
+}
+
 void Schedule::split_tiles() {
   const int threads = ThreadPool::shared().num_threads();
   const int64_t even = ceil_div(total_cost_, threads * kPartsPerThread);
   const int64_t target = std::max(even, kSmallCost);
   for (const Tile& tile : tiles_) {
-    const bool whole = threads == 1 || tile.cost <= target + target / 2;
-    split_tile(tile, whole ? 1 : ceil_div(tile.cost, target));
+    // What a part costs in which all pages are seen.
+    const int64_t cost = tile.cost * heads_of_part(tile);
+    const bool whole = threads == 1 || cost <= target + target / 2;
+    split_tile(tile, whole ? 1 : ceil_div(cost, target));
   }
 }
 
@@ -218,10 +229,11 @@ void Schedule::split_tile(const Tile& tile, int64_t num_parts) {
     for (const int64_t end = seen * (part + 1) / num_parts; count < end; ++page) {
       count += sees(tile.limit, pages_[page]);
     }
-    for (int head = 0; head < kv_heads_; ++head) {
-      parts_.push_back({begin, page - begin, tile.first_row, tile.first, tile.last, head,
+    const int num_heads = heads_of_part(tile);
+    for (int head = 0; head < kv_heads_; head += num_heads) {
+      parts_.push_back({begin, page - begin, tile.first_row, tile.first, tile.last, head, num_heads,
                         final ? -1 : partial_floats_});
-      if (!final) partial_floats_ += static_cast<int64_t>(tile.last - tile.first) * (dim_ + 2);
+      if (!final) partial_floats_ += num_heads * partial_size(tile.last - tile.first);
     }
   }
 }
@@ -233,11 +245,13 @@ void Schedule::plan_merges() {
   std::map<int64_t, std::vector<int64_t>> partials;
   for (const PartSpec& part : parts_) {
     if (part.partial < 0) continue;
-    for (int p = part.first; p < part.last; ++p) {
-      const int64_t row = rows_[part.first_row + p / group].row;
-      const int64_t head = static_cast<int64_t>(part.kv_head) * group + p % group;
-      partials[(row * heads_ + head) * dim_].push_back(
-          part.partial + static_cast<int64_t>(p - part.first) * (dim_ + 2));
+    for (int h = 0; h < part.num_heads; ++h) {
+      const int64_t from = part.partial + h * partial_size(part.last - part.first);
+      for (int p = part.first; p < part.last; ++p) {
+        const int64_t row = rows_[part.first_row + p / group].row;
+        const int64_t head = static_cast<int64_t>(part.kv_head + h) * group + p % group;
+        partials[(row * heads_ + head) * dim_].push_back(from + partial_size(p - part.first));
+      }
     }
   }
   size_t total = 0;
@@ -263,14 +277,24 @@ void Schedule::attend(const float* q, const void* keys, const void* values, Page
   float* const partials = partial_memory.data();
   const auto attend_part = [&](int64_t i) {
     const PartSpec& spec = parts_[i];
-    const Part part = {pages_.data() + spec.first_page,
-                       spec.num_pages,
-                       rows_.data() + spec.first_row,
-                       spec.first,
-                       spec.last,
-                       spec.kv_head,
-                       spec.partial < 0 ? nullptr : partials + spec.partial};
-    table.attend(call, type, part, scratch());
+    Part part = {pages_.data() + spec.first_page,
+                 spec.num_pages,
+                 rows_.data() + spec.first_row,
+                 spec.first,
+                 spec.last,
+                 spec.kv_head,
+                 spec.num_heads,
+                 spec.partial < 0 ? nullptr : partials + spec.partial};
+    const bool few = spec.last - spec.first <= kFewPackedRows;
+    if (few && type == PageType::bf16 && table.attend_few != nullptr) {
+      table.attend_few(call, part, scratch());
+      return;
+    }
+    part.num_heads = 1;
+    for (int head = 0; head < spec.num_heads; ++head, ++part.kv_head) {
+      table.attend(call, type, part, scratch());
+      if (part.partial != nullptr) part.partial += partial_size(spec.last - spec.first);
+    }
   };
   if (total_cost_ <= 2 * kSmallCost) {
     for (int64_t i = 0; i < num_parts(); ++i) attend_part(i);

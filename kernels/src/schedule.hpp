@@ -60,6 +60,7 @@ class Schedule {
     int first;
     int last;
     int kv_head;
+    int num_heads;
     int64_t partial;  // offset, or -1: final
   };
 
@@ -68,6 +69,9 @@ class Schedule {
                  bool only);
   void add_pages(const PlanView& plan, const std::vector<int>& angles, const Group& group);
   void add_tiles(int64_t first_page, int64_t first_row, bool only);
+  int heads_of_part(const Tile& tile) const;
+  // Floats that the results of so many packed rows of a head take.
+  int64_t partial_size(int rows) const { return static_cast<int64_t>(rows) * (dim_ + 2); }
   void split_tiles();
   void split_tile(const Tile& tile, int64_t num_parts);
   void plan_merges();
