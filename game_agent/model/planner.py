@@ -49,6 +49,8 @@ class Step:
 
 def build_step(runs: Sequence[Run]) -> Step:
     """Pack runs (at least one, each with at least one token) into one step."""
+    if len(runs) == 1:
+        return _step_of(runs[0])
     counts = np.array([len(run.tokens) for run in runs])
     run_rows = starts(counts)
     positions = np.concatenate(
@@ -64,6 +66,22 @@ def build_step(runs: Sequence[Run]) -> Step:
     )
     tokens = np.concatenate([run.tokens for run in runs]).astype(np.int64)
     return Step(tokens, plan, *_outputs(runs, plan))
+
+
+def _step_of(run: Run) -> Step:
+    """A step of one run, such as a token of a reply: what needs no packing."""
+    num_rows, num_segments = len(run.tokens), run.segments.num_segments
+    plan = Plan(
+        run_rows=np.array([0, num_rows], np.int32),
+        run_segments=np.array([0, num_segments], np.int32),
+        segments=run.segments,
+        row_positions=np.arange(run.position, run.position + num_rows, dtype=np.int32),
+        row_slots=run.slots,
+    )
+    tokens = run.tokens.astype(np.int64)
+    if run.num_logits == num_rows:
+        return Step(tokens, plan, np.arange(num_rows), plan)
+    return Step(tokens, plan, *_outputs([run], plan))
 
 
 def _outputs(runs: Sequence[Run], plan: Plan) -> tuple[npt.NDArray[np.int64], Plan]:

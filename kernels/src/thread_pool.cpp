@@ -17,9 +17,9 @@ namespace {
 
 constexpr uint64_t kItemBits = 24;
 constexpr uint64_t kItemMask = (uint64_t{1} << kItemBits) - 1;
-// How long a thread looks for the next job before it sleeps: about the time between two layers'
-// attention when one token is decoded.
-constexpr auto kSpin = std::chrono::microseconds(50);
+// How long a thread looks for the next job before it sleeps: more than lies between two tokens of a reply,
+// since the first third of a short pass would be over before it is awake.
+constexpr auto kSpin = std::chrono::microseconds(300);
 constexpr int kPausesPerLook = 16;
 
 void pause() {
