@@ -51,8 +51,12 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of weights and scenes, for several trainings.")] = 0,
     measure: Annotated[bool, typer.Option(help="Measure it and write its card: minutes.")] = True,
+    start: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of an earlier result to begin with; default: from scratch."),
+    ] = None,
 ) -> None:
-    """Train the bundled model from scratch on scenes that the project makes."""
+    """Train the bundled model on scenes that the project makes."""
     train_bundled(
         preset,
         out,
@@ -62,4 +66,5 @@ def train(
         causal_only=causal_only,
         seed=seed,
         measure=measure,
+        start=start,
     )

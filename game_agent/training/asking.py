@@ -10,6 +10,7 @@ from game_agent.training.scene import (
     ABSENT,
     ACTION,
     CHOICE,
+    LIST,
     ORDER,
     REFERENCE,
     TALK,
@@ -30,6 +31,7 @@ SHARES = {
     "choice": 0.06,
     "several": 0.12,
     "player": 0.14,
+    "list": 0.06,
 }
 SEVERAL_BLOCKS = (TWO_FACTS, ORDER, REFERENCE)
 # What the answers of a kind end with, one of few.
@@ -78,6 +80,7 @@ class _Asking:
         self._closed = [fact for fact in scene.facts if _options(fact)[0]]
         self._several = [fact for fact in scene.facts if fact.skill in SEVERAL_BLOCKS]
         self._player = [f for f in scene.facts if f.kind == "way" or f.kind.endswith("_player")]
+        self._lists = [fact for fact in scene.facts if fact.skill == LIST]
         bases = {
             "absent": scene.absent,
             "request": scene.requests,
@@ -85,6 +88,7 @@ class _Asking:
             "choice": self._closed,
             "several": self._several,
             "player": self._player,
+            "list": self._lists,
         }
         self._sorts = [sort for sort in SHARES if bases.get(sort, True)]
 
@@ -121,8 +125,8 @@ class _Asking:
         if sort == "request":
             fact = pick(self._scene.requests)
             return self._ask(self._wording(fact.kind, fact.subject), fact)
-        if sort in ("several", "player"):
-            facts = self._several if sort == "several" else self._player
+        if sort in ("several", "player", "list"):
+            facts = {"several": self._several, "player": self._player, "list": self._lists}[sort]
             kinds = sorted({fact.kind for fact in facts})
             # Ways take longest to learn.
             kind = "way" if "way" in kinds and self._rng.random() < 0.4 else pick(kinds)

@@ -36,6 +36,8 @@ LOG_EVERY_S = 10.0
 SAVE_EVERY_S = 120.0
 FETCH_EVERY = 16  # steps of a GPU
 PROMOTE_AT = 0.65  # of replies right, to go to the next level
+# What counts as spent already where the weights of an earlier training are taken over.
+START_SHARE = 0.8
 # Shares of the time: a level is due each PROMOTE_EVERY after PROMOTE_FROM, mastered or not.
 PROMOTE_FROM, PROMOTE_EVERY = 0.3, 0.09
 
@@ -45,7 +47,8 @@ say = partial(print, flush=True)  # at once, where it is read from a file as wel
 class Training:
     """A network in training: its optimizer, its place in the curriculum, its running figures.
 
-    With ``causal_only`` it never sees a block encoded alone, as stock models have not.
+    With ``causal_only`` it never sees a block encoded alone, as stock models have not. It begins
+    with nothing, or with what :func:`export` wrote to the folder ``start``.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Training:
         *,
         clock: Callable[[], float],
         causal_only: bool = False,
+        start: Path | None = None,
     ) -> None:
         self.preset = preset
         self.causal_only = causal_only
@@ -62,16 +66,15 @@ class Training:
         self._clock = clock
         torch.manual_seed(preset.seed)
         self.device = torch.device(preset.device)
-        self.tokenizer = _tokenizer(preset, folder / "tokenizer.json")
-        network = Network(preset.size)
-        seed_induction(network, torch.Generator().manual_seed(preset.seed))
+        network, self.tokenizer = _beginning(preset, folder, start)
+        self.begun = START_SHARE if start else 0.0
         self.network = network.to(self.device)
         self.optimizer = MuonAdam(self.network, preset.muon_rate, preset.adam_rate)
         self.figures = Figures(FETCH_EVERY if self.on_gpu else 1)
         self.elapsed_s = 0.0
         self.num_steps = 0
         self.num_tokens = 0
-        self.level = 0
+        self.level = len(LEVELS) - 1 if start else 0
         self._level_since = 0
 
     @property
@@ -84,12 +87,12 @@ class Training:
         Ctrl-C and SIGTERM stop it after a step: it saves, and raises ``KeyboardInterrupt``.
         Raises :class:`TrainingError` where it cannot go on.
         """
-        stream = self._stream(budget.share(self.elapsed_s, self.num_tokens))
+        stream = self._stream(self._share(budget))
         started = self._clock() - self.elapsed_s
         logged = saved = self.elapsed_s
         with stop_asked() as is_stopped:
             for batch, name in stream.batches(self.preset.num_workers, pinned=self.on_gpu):
-                share = budget.share(self.elapsed_s, self.num_tokens)
+                share = self._share(budget)
                 if share >= 1 or is_stopped():
                     break
                 self._step(batch, name, rate_factor(share, self.num_steps))
@@ -106,6 +109,10 @@ class Training:
             if is_stopped():
                 log(f"stopped after step {self.num_steps}; the same command goes on from here")
                 raise KeyboardInterrupt
+
+    def _share(self, budget: Budget) -> float:
+        """How much of the whole training is done, that of the weights it began with included."""
+        return self.begun + (1 - self.begun) * budget.share(self.elapsed_s, self.num_tokens)
 
     def _stream(self, share: float) -> SceneStream:
         """Scenes for the level that is reached, when ``share`` of the budget is spent."""
@@ -156,6 +163,7 @@ class Training:
             "size": asdict(self.preset.size),
             "causal_only": self.causal_only,
             "seed": self.preset.seed,
+            "begun": self.begun,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state(),
             "figures": self.figures.values,
@@ -188,11 +196,27 @@ class Training:
             problem = f"was trained {'causally only' if was_causal else 'in both modes'}"
         elif seed != self.preset.seed:
             problem = f"was trained with the seed {seed}"
+        elif state.get("begun", 0.0) != self.begun:
+            problem = f"began with {'nothing' if self.begun else 'the weights of another model'}"
         else:
             return
         raise InvalidInput(
             f"{path} {problem}; train in the same way, remove it, or train without resuming"
         )
+
+
+def _beginning(preset: Preset, folder: Path, start: Path | None) -> tuple[Network, Tokenizer]:
+    """Weights and tokenizer before the first step. Raises :class:`InvalidInput` for a ``start`` of
+    other sizes."""
+    if start is None:
+        tokenizer = _tokenizer(preset, folder / "tokenizer.json")
+        network = Network(preset.size)
+        seed_induction(network, torch.Generator().manual_seed(preset.seed))
+        return network, tokenizer
+    network, tokenizer = load_exported(start)
+    if network.size != preset.size:
+        raise InvalidInput(f"{start} holds a model of other sizes than the preset's")
+    return network, tokenizer
 
 
 def _tokenizer(preset: Preset, path: Path) -> Tokenizer:
@@ -226,6 +250,7 @@ def train_bundled(
     seed: int = 0,
     measure: bool = True,
     work: Path | None = None,
+    start: Path | None = None,
     log: Callable[[str], None] = say,
 ) -> None:
     """Train, measure and export the bundled model.
@@ -252,8 +277,9 @@ def train_bundled(
     if not (folder / "checkpoint.pt").exists():
         # It may be of another seed, or of other scenes.
         (folder / "tokenizer.json").unlink(missing_ok=True)
-        log("making the tokenizer, which takes a minute")
-    training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only)
+        if start is None:
+            log("making the tokenizer, which takes a minute")
+    training = Training(chosen, folder, clock=time.monotonic, causal_only=causal_only, start=start)
     millions = sum(weight.numel() for weight in training.network.parameters()) / 1e6
     log(f"{millions:.1f} million weights on {training.device}")
     if resume and training.load():

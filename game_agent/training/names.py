@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import random
 import zlib
 from collections.abc import Callable
-from importlib.resources import files
 from string import ascii_uppercase
 from typing import Literal
 
+from game_agent.training.spelling import WORDS, blended, spelt
+
 Split = Literal["train", "test"]
 
-# What names are made of, by the name of the list.
-WORDS: dict[str, list[str]] = json.loads(
-    files("game_agent").joinpath("data", "names.json").read_text("utf-8")
-)
 HELD_OUT_ONE_IN = 10
 # Shares of the adjectives: numbered, longer, those of another name (a key and its chest are often
 # called alike), made up. The rest are words of the list.
-TYPED, LONG, SHARED, MADE_UP = 0.06, 0.06, 0.12, 0.1
+TYPED, LONG, SHARED, MADE_UP = 0.06, 0.09, 0.12, 0.13
 
 
 def is_held_out(name: str) -> bool:
@@ -112,16 +108,29 @@ class Names:
             return f"type {pick((pick(ascii_uppercase), str(self._rng.randint(1, 20))))}"
         draw -= TYPED
         if draw < LONG:
-            word, other = (
-                pick(WORDS["adjectives"]),
-                pick((self._nonce(), pick(WORDS["adjectives"]))),
-            )
-            style = f"{self._nonce().capitalize()} style"
-            return pick((f"{word}-{other}", f"{self._nonce()}-{other}", f"{word} {other}", style))
+            return self._long_adjective()
         draw -= LONG
         if draw < SHARED and self._adjectives:
             return pick(self._adjectives)
-        return pick(WORDS["adjectives"]) if draw > SHARED + MADE_UP else self._nonce()
+        if draw > SHARED + MADE_UP:
+            return pick(WORDS["adjectives"])
+        return self._nonce() if self._rng.random() < 0.7 else self._nonce().capitalize()
+
+    def _long_adjective(self) -> str:
+        pick, word, made_up = self._rng.choice, self._rng.choice(WORDS["adjectives"]), self._nonce()
+        other = pick((self._nonce(), pick(WORDS["adjectives"])))
+        proper = made_up.capitalize()
+        return pick(
+            (
+                f"{word}-{other}",
+                f"{made_up}-{other}",
+                f"{word} {other}",
+                f"{proper} style",
+                f"{proper}{other.capitalize()} style",
+                f"{proper}'s {other}",
+                f"{proper} {other} {self._nonce()}",
+            )
+        )
 
     def _made_up_noun(self) -> str:
         noun = self._nonce()
@@ -141,11 +150,11 @@ class Names:
 
     def _nonce(self) -> str:
         """A made-up word: what the model can only copy."""
-        pick, consonants = self._rng.choice, WORDS["consonants"]
-        if self._rng.random() < 0.4:
-            # The beginning of one word and the end of another: spelt as English is.
-            start, end = pick(WORDS["adjectives"]), pick(WORDS["things"]).split()[-1]
-            return start[: self._rng.randint(2, 5)] + end[-self._rng.randint(2, 6) :]
+        pick, draw, consonants = self._rng.choice, self._rng.random(), WORDS["consonants"]
+        if draw < 0.35:
+            return spelt(self._rng)
+        if draw < 0.7:
+            return blended(self._rng)
         syllables = (
             pick(consonants) + pick(WORDS["vowels"]) for _ in range(self._rng.randint(2, 3))
         )

@@ -15,9 +15,10 @@ from game_agent.training.asking import make_questions
 from game_agent.training.draft import Draft
 from game_agent.training.history import add_history
 from game_agent.training.house import add_house
-from game_agent.training.names import WORDS, Split, the
+from game_agent.training.names import Split, the
 from game_agent.training.requests import add_actions
 from game_agent.training.scene import ABSENT, TALK, Fact, Question, Scene
+from game_agent.training.spelling import WORDS
 from game_agent.training.wordings import UNKNOWN
 
 __all__ = ["Question", "Scene", "make_questions", "make_scene"]

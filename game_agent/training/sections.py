@@ -6,8 +6,9 @@ from typing import Any
 
 from game_agent.training import phrases
 from game_agent.training.draft import Draft
-from game_agent.training.names import WORDS, spoken_list, the
+from game_agent.training.names import spoken_list, the
 from game_agent.training.scene import LIST, ONE_FACT, TWO_FACTS
+from game_agent.training.spelling import WORDS
 
 
 def add_person(draft: Draft) -> None:
