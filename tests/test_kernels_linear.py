@@ -60,7 +60,7 @@ def assert_agrees(rows: int, num_in: int, num_out: int, bits: int, bias: bool) -
     _cpu.linear(
         x.data_ptr(),
         packed.weight.data_ptr(),
-        cpu.kind(packed),
+        cpu.kind(packed.weight),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         poisoned.data_ptr(),

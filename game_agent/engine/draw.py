@@ -71,11 +71,12 @@ def draw_tokens(logits: Tensor, drawing: Seq[tuple[Sequence, int]]) -> list[int 
         [sequence.request.sampling for sequence in sequences],
         [sequence.generator for sequence in sequences],
     )
-    return [failed.get(index) or _drawn(token) for index, token in enumerate(tokens)]
+    return [failed.get(index) or drawn(token) for index, token in enumerate(tokens)]
 
 
-def _drawn(token: int | None) -> int | GameAgentError:
-    if token is None:
+def drawn(token: int | None) -> int | GameAgentError:
+    """A token, or why there is none: its logits, for None or -1, are no numbers."""
+    if token is None or token < 0:
         return GameAgentError("no token could be drawn: the model's logits are no numbers")
     return token
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence as Seq
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.blocks.tiers import Tiers
 from game_agent.clock import Clock
@@ -35,6 +37,7 @@ class Intake:
         max_open: int,
     ) -> None:
         self.wake = threading.Condition()
+        self.news = np.zeros(1, np.int32)  # not 0 from something new on until it is taken
         self._runner = runner
         self._store = store
         self._tiers = tiers
@@ -63,33 +66,33 @@ class Intake:
                 raise Overloaded(f"{self._num_open} requests wait already", retry_after_ms=1000)
             sequences = self._made(requests, now_s)
             self._new += sequences
-            self.wake.notify()
+            self._ring()
         return sequences
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
         """Have the next step end it."""
         with self.wake:
             self._endings.append((sequence, reason))
-            self.wake.notify()
+            self._ring()
 
     def poke(self) -> bool:
         """There may be something for idle time. False: too late, it is closed."""
         with self.wake:
             if not self._is_closed:
                 self._may_have_idle_work = True
-                self.wake.notify()
+                self._ring()
             return not self._is_closed
 
     def call_at(self, when_s: float, call: Callable[[], None]) -> Timer:
         """Have ``call`` made in the engine's thread at ``when_s``, or one step later."""
         with self.wake:
-            self.wake.notify()
+            self._ring()
             return self._timers.add(when_s, call)
 
     def close(self) -> None:
         with self.wake:
             self._is_closed = True
-            self.wake.notify()
+            self._ring()
 
     # Called from the engine's thread
 
@@ -116,6 +119,7 @@ class Intake:
         with self.wake:
             new, self._new = self._new, []
             endings, self._endings = self._endings, []
+            self.news[0] = 0
         return new, endings
 
     def take_poke(self) -> bool:
@@ -143,6 +147,10 @@ class Intake:
         with self.wake:
             self._fetching.discard(sequence)
             self._num_open -= 1
+
+    def _ring(self) -> None:
+        self.news[0] = 1
+        self.wake.notify()
 
     def _has_idle_work(self) -> bool:
         # Blocks that a tier has are missing until they are back: they would be asked for again.
@@ -175,4 +183,4 @@ class Intake:
                 return
             self._fetching.discard(sequence)
             sequence.fetched = entries
-            self.wake.notify()
+            self._ring()

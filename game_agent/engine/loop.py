@@ -16,7 +16,8 @@ from game_agent.blocks.tiers import Tiers
 from game_agent.clock import Clock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
-from game_agent.engine.draw import choose, draw_tokens, take_rows
+from game_agent.engine.burst import burst_slots, burst_tokens
+from game_agent.engine.draw import choose, draw_tokens, drawn, take_rows
 from game_agent.engine.idle import NewBlocks
 from game_agent.engine.intake import Intake
 from game_agent.engine.pace import Pace
@@ -27,7 +28,7 @@ from game_agent.engine.scheduler import admission_order, select
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.errors import GameAgentError, TooLarge
 from game_agent.metrics import EngineMetrics
-from game_agent.model.planner import build_step
+from game_agent.model.planner import Step, build_step
 from game_agent.model.runner import ModelRunner
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,9 @@ class StepLoop:
         if not chunks:
             return
         try:
+            if count := self._burst_tokens(chunks):
+                self._burst(chunks, count)
+                return
             logits = self._forward(chunks)
         except Exception as error:
             # Whatever failed, these requests get their end and the others go on.
@@ -195,17 +199,41 @@ class StepLoop:
         needed_s = self._pace.at_least_s(sequence.num_missing_tokens)
         return self._clock.now_s() + needed_s > deadline_s
 
-    def _forward(self, chunks: Seq[Chunk]) -> Tensor:
+    def _burst_tokens(self, chunks: Seq[Chunk]) -> int:
+        return burst_tokens(chunks, self._pace.pass_s) if self._runner.can_burst else 0
+
+    def _burst(self, chunks: Seq[Chunk], count: int) -> None:
+        """The next tokens of all replies, up to ``count`` of each."""
+        step = self._build(chunks)
+        slots = burst_slots(chunks, count)
+        begun_s = self._clock.now_s()
+        passes = self._runner.burst(step, slots, self._intake.news)
+        pass_s = (self._clock.now_s() - begun_s) / len(passes)
+        replies = [chunk.sequence for chunk in chunks]
+        for tokens in passes.tolist():
+            self._metrics.count_step(len(tokens))
+            self._pace.record(len(tokens), pass_s)
+            going_on = [(s, t) for s, t in zip(replies, tokens, strict=True) if s in self.running]
+            for sequence, _ in going_on:
+                sequence.num_computed += 1
+            self._hand_out([(sequence, drawn(token)) for sequence, token in going_on])
+
+    def _build(self, chunks: Seq[Chunk]) -> Step:
         taken: dict[int, int] = {}
-        runs = [
-            run
-            for sequence, group in groupby(chunks, key=lambda chunk: chunk.sequence)
-            for run in step_runs(sequence, list(group), taken, self._runner.rope)
-        ]
-        num_tokens = sum(len(run.tokens) for run in runs)
+        return build_step(
+            [
+                run
+                for sequence, group in groupby(chunks, key=lambda chunk: chunk.sequence)
+                for run in step_runs(sequence, list(group), taken, self._runner.rope)
+            ]
+        )
+
+    def _forward(self, chunks: Seq[Chunk]) -> Tensor:
+        step = self._build(chunks)
+        num_tokens = len(step.tokens)
         self._metrics.count_step(num_tokens)
         begun_s = self._clock.now_s()
-        logits = self._runner.forward(build_step(runs))
+        logits = self._runner.forward(step)
         self._pace.record(num_tokens, self._clock.now_s() - begun_s)
         return logits
 
@@ -213,16 +241,20 @@ class StepLoop:
         """Publish what is complete, draw next tokens, end what is done."""
         drawing = take_rows(chunks, logits)
         tokens = draw_tokens(logits, drawing)
+        self._hand_out([(s, token) for (s, _), token in zip(drawing, tokens, strict=True)])
+        for sequence in list(self.running):
+            self._end_without_reply(sequence)
+
+    def _hand_out(self, drawings: Seq[tuple[Sequence, int | GameAgentError]]) -> None:
+        """Let replies grow by their next tokens; end those of which none could be drawn."""
         now = self._clock.now_s()
-        for (sequence, _), token in zip(drawing, tokens, strict=True):
+        for sequence, token in drawings:
             if isinstance(token, GameAgentError):
                 self._fail(sequence, token)
                 continue
             if sequence.first_token_s is None:
                 sequence.first_token_s = now
             self._grow(sequence, partial(reply.push, sequence, token, self._runner.stop_token_ids))
-        for sequence in list(self.running):
-            self._end_without_reply(sequence)
 
     def _grow(self, sequence: Sequence, grow: Callable[[], FinishReason | None]) -> None:
         """Let a reply grow; end it where that says so."""

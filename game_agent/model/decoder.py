@@ -18,6 +18,9 @@ from game_agent.model.weights import LayerWeights, Weights
 from game_agent_kernels import Kernels, Plan
 from game_agent_kernels.dispatch import CompiledDecoder
 
+Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -96,6 +99,25 @@ class Decoder:
         if table.dtype == torch.bfloat16:
             return table[torch.from_numpy(tokens)].float()
         return torch.from_numpy(table.numpy().take(tokens, axis=0).astype(np.float32, copy=False))
+
+    def burst(self, step: Step, slots: Longs, stops: Longs, news: Ints, pool: PagePool) -> Longs:
+        """Passes that follow on one another, compiled: see ``CompiledDecoder.burst``.
+
+        ``step`` is the first, of one row for each run; slots [steps, rows] are those of all.
+        """
+        assert self.compiled is not None
+        last = int(step.plan.row_positions.max()) + len(slots)
+        return self.compiled.burst(
+            step.tokens,
+            slots,
+            self.weights.embedding,
+            *self.rope.table(last),
+            pool.keys,
+            pool.values,
+            step.plan,
+            stops,
+            news,
+        )
 
     @torch.inference_mode()
     def compute(self, inputs: Inputs, pool: PagePool) -> Tensor:

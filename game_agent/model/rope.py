@@ -43,6 +43,13 @@ class Rope:
             return cos * scale, sin * scale
         return cos, sin
 
+    def table(self, length: int) -> tuple[Floats, Floats]:
+        """:meth:`encoding` of all positions below ``length``, and of more: [n, rotary_dim / 2]."""
+        self._grow(length)
+        if self.attention_scaling == 1.0:
+            return self._cos, self._sin
+        return self.encoding(np.arange(length))
+
     def _grow(self, length: int) -> None:
         """Extend the table to at least ``length`` positions, doubling, so that growth is rare."""
         if length <= len(self._cos):

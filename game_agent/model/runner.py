@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -117,6 +119,23 @@ class ModelRunner:
         with self._on_device():
             logits = None if self._graphs is None else self._graphs.forward(step)
             return self.decoder.forward(step, self.pool) if logits is None else logits
+
+    @property
+    def can_burst(self) -> bool:
+        """Whether :meth:`burst` is there: where a pass is one compiled call."""
+        return self.decoder.is_compiled
+
+    def burst(
+        self, step: Step, slots: npt.NDArray[np.int64], news: npt.NDArray[np.int32]
+    ) -> npt.NDArray[np.int64]:
+        """The likeliest next tokens of replies, several for each: [passes, rows].
+
+        ``step`` has one row for each reply; slots [steps, rows] are those of as many passes. They
+        end early after a token that ends a reply, when ``news`` [1] is not 0, or where pages end.
+        -1 stands where logits are no numbers.
+        """
+        stops = np.array(sorted(self.stop_token_ids), np.int64)
+        return self.decoder.burst(step, slots, stops, news, self.pool)
 
     def _on_device(self) -> AbstractContextManager[object]:
         """Triton launches, and streams are made, on the thread's device, not on the tensors'."""

@@ -85,6 +85,31 @@ class Decoder:
         out_schedule: Schedule,
         logits: int,
     ) -> None: ...
+    def burst(
+        self,
+        schedule: Schedule,
+        rows: int,
+        max_steps: int,
+        tokens: int,
+        positions: int,
+        slots: int,
+        embedding: int,
+        embedding_kind: int,
+        hidden: int,
+        vocab: int,
+        cos: int,
+        sin: int,
+        half: int,
+        keys: int,
+        values: int,
+        layer_bytes: int,
+        bfloat16: bool,
+        num_pages: int,
+        stops: int,
+        num_stops: int,
+        news: int,
+        out: int,
+    ) -> int: ...
 
 def norm(
     x: int, residual: int, weight: int, out: int, sum: int, rows: int, dim: int, eps: float

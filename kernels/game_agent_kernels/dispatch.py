@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -62,6 +64,20 @@ class CompiledDecoder(Protocol):
         out_rows: Tensor,
         out_plan: Plan,
     ) -> Tensor: ...
+
+    def burst(
+        self,
+        tokens: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        embedding: Tensor,
+        cos: npt.NDArray[np.float32],
+        sin: npt.NDArray[np.float32],
+        keys: Tensor,
+        values: Tensor,
+        plan: Plan,
+        stops: npt.NDArray[np.int64],
+        news: npt.NDArray[np.int32],
+    ) -> npt.NDArray[np.int64]: ...
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,8 @@ Scratch& scratch() {
 }  // namespace
 
 Schedule::Schedule(const PlanView& plan, int heads, int kv_heads, int dim)
-    : heads_(heads),
+    : num_runs_(plan.num_runs),
+      heads_(heads),
       kv_heads_(kv_heads),
       dim_(dim),
       half_(plan.half),
@@ -175,7 +176,22 @@ void Schedule::add_pages(const PlanView& plan, const std::vector<int>& angles,
       pages_.push_back({plan.pages[plan.page_starts[s] + k], plan.positions[s] + begin,
                         std::min(kPageTokens, plan.lengths[s] - begin), rotation});
     }
+    const int run = group.runs[0];
+    if (num_slots == 1 && s + 1 == plan.run_segments[run + 1] && plan.lengths[s] > 0) {
+      last_pages_.push_back(static_cast<int64_t>(pages_.size()) - 1);
+    }
   }
+}
+
+bool Schedule::advance() {
+  const auto has_room = [&](int64_t page) { return pages_[page].length < kPageTokens; };
+  if (static_cast<int>(last_pages_.size()) != num_runs_ ||
+      !std::all_of(last_pages_.begin(), last_pages_.end(), has_room)) {
+    return false;
+  }
+  for (int64_t page : last_pages_) ++pages_[page].length;
+  for (RowRef& row : rows_) ++row.position;
+  return true;
 }
 
 void Schedule::add_tiles(int64_t first_page, int64_t first_row, bool only) {

@@ -34,6 +34,10 @@ class Schedule {
   void attend(const float* q, const void* keys, const void* values, PageType type, float scale,
               float* out) const;
 
+  // Has every run, one row each, see one key more of its last segment, its own frame, and stand behind it.
+  // Whether their last pages had room; if not, nothing has changed.
+  bool advance();
+
   int64_t num_parts() const { return static_cast<int64_t>(parts_.size()); }
 
  private:
@@ -76,6 +80,7 @@ class Schedule {
   void split_tile(const Tile& tile, int64_t num_parts);
   void plan_merges();
 
+  int num_runs_;
   int heads_;
   int kv_heads_;
   int dim_;
@@ -83,6 +88,7 @@ class Schedule {
   std::vector<float> cos_;
   std::vector<float> sin_;
   std::vector<PageRef> pages_;
+  std::vector<int64_t> last_pages_;  // of each run's last segment, where no other run reads that
   std::vector<RowRef> rows_;
   std::vector<int32_t> rotations_;
   std::vector<Tile> tiles_;

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +22,8 @@ from game_agent_kernels.plan import PAGE_TOKENS, Plan
 from game_agent_kernels.segment_attention.cpu import check_pages, schedule_for
 
 MAX_DIM = 256
+Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 _Args = tuple[int, int, int, int, int, int]
 
 
@@ -99,19 +103,14 @@ class CompiledDecoder:
         rows outside.
         """
         rows, half = cos.shape
-        check_pages(keys[0], values[0])
-        contiguous = keys.is_contiguous() and values.is_contiguous()
-        if not native.takes(residual, cos, sin) or not contiguous:
+        if not native.takes(residual, cos, sin):
             raise TypeError("the compiled decoder takes contiguous float32 in main memory only")
         if len(residual) != rows or slots.shape != (rows,) or sin.shape != cos.shape:
             raise ValueError(f"residual, sin and slots must have {rows} rows, as cos has")
         if slots.dtype != torch.int64 or out_rows.dtype != torch.int64:
             raise TypeError("slots and out_rows must be int64")
         num_pages = keys.shape[1]
-        expected = (self._num_layers, num_pages, self._kv_heads, self._dim)
-        if keys.shape[:4] != expected or values.shape[:3] != expected[:3]:
-            raise ValueError(f"keys {list(keys.shape)} must be {[*expected, PAGE_TOKENS]}")
-        shape = (self._heads, self._kv_heads, self._dim, num_pages)
+        shape = self._checked_shape(keys, values)
         logits = residual.new_empty(len(out_rows), self._vocab)
         self._decoder.forward(
             residual.data_ptr(),
@@ -132,6 +131,90 @@ class CompiledDecoder:
             logits.data_ptr(),
         )
         return logits
+
+    def burst(
+        self,
+        tokens: Longs,
+        slots: Longs,
+        embedding: Tensor,
+        cos: Floats,
+        sin: Floats,
+        keys: Tensor,
+        values: Tensor,
+        plan: Plan,
+        stops: Longs,
+        news: npt.NDArray[np.int32],
+    ) -> Longs:
+        """Up to ``steps`` passes of a row for each run, whose likeliest token is the next input.
+
+        tokens:    [rows] int64, the first inputs; ``plan`` is of their pass, in which every run
+                   sees its own frame as its last segment
+        slots:     [steps, rows] int64
+        embedding: [vocab, hidden], float32, bfloat16 or float16, contiguous
+        cos, sin:  [positions, rotary_dim / 2] float32 of all positions that rows get to
+        keys, values: as in :meth:`forward`
+        stops:     int64 tokens after which no pass follows
+        news:      [1] int32; no pass follows while it is not 0, which another thread may set
+
+        Returns tokens [passes, rows], at least one pass: they end with a stop, with news, or with
+        the last page of a frame. -1 stands where logits are no numbers; no pass follows. ``plan``
+        is used up. Raises as :meth:`forward`.
+        """
+        rows, num_pages = len(tokens), keys.shape[1]
+        positions = plan.row_positions.astype(np.int64)
+        arrays = (tokens, slots, stops)
+        if any(a.dtype != np.int64 or not a.flags.c_contiguous for a in arrays):
+            raise TypeError("tokens, slots and stops must be contiguous int64")
+        if slots.ndim != 2 or not len(slots) or slots.shape[1] != rows or plan.num_runs != rows:
+            raise ValueError(f"slots and plan must have {rows} rows, a run each, as tokens has")
+        if news.dtype != np.int32 or not len(news):
+            raise TypeError("news must be int32")
+        if not embedding.is_cpu or not embedding.is_contiguous():
+            raise TypeError("embeddings must be contiguous, in main memory")
+        if rows and (tokens.min() < 0 or tokens.max() >= len(embedding)):
+            raise IndexError(f"a token is outside 0 … {len(embedding) - 1}")
+        if rows and (positions.min() < 0 or positions.max() + len(slots) > len(cos)):
+            raise IndexError("cos and sin do not reach as far as the rows")
+        if len(embedding) < self._vocab or cos.shape != sin.shape:
+            raise ValueError("embeddings must be the model's, and cos and sin have one shape")
+        shape = self._checked_shape(keys, values)
+        out = np.empty((len(slots), rows), np.int64)
+        passes = self._decoder.burst(
+            schedule_for(plan, rows, *shape),
+            rows,
+            len(slots),
+            tokens.ctypes.data,
+            positions.ctypes.data,
+            slots.ctypes.data,
+            embedding.data_ptr(),
+            kind(embedding),
+            embedding.shape[1],
+            self._vocab,
+            cos.ctypes.data,
+            sin.ctypes.data,
+            cos.shape[1],
+            keys.data_ptr(),
+            values.data_ptr(),
+            keys[0].nbytes,
+            keys.dtype == torch.bfloat16,
+            num_pages,
+            stops.ctypes.data,
+            len(stops),
+            news.ctypes.data,
+            out.ctypes.data,
+        )
+        plan.derived.clear()
+        return out[:passes]
+
+    def _checked_shape(self, keys: Tensor, values: Tensor) -> tuple[int, int, int, int]:
+        """(heads, KV heads, dim, pages). Raises where these are not this model's pages."""
+        check_pages(keys[0], values[0])
+        if not (keys.is_contiguous() and values.is_contiguous()):
+            raise TypeError("the compiled decoder takes contiguous pages in main memory only")
+        expected = (self._num_layers, keys.shape[1], self._kv_heads, self._dim)
+        if keys.shape[:4] != expected or values.shape[:3] != expected[:3]:
+            raise ValueError(f"keys {list(keys.shape)} must be {[*expected, PAGE_TOKENS]}")
+        return (self._heads, self._kv_heads, self._dim, keys.shape[1])
 
 
 def compile_decoder(
@@ -164,7 +247,7 @@ def compile_decoder(
 def _linear_args(packed: PackedLinear) -> _Args:
     return (
         packed.weight.data_ptr(),
-        kind(packed),
+        kind(packed.weight),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         packed.num_in,

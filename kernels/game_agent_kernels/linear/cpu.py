@@ -77,7 +77,7 @@ def linear(x: Tensor, packed: PackedLinear) -> Tensor:
     _cpu.linear(
         x.data_ptr(),
         packed.weight.data_ptr(),
-        kind(packed),
+        kind(packed.weight),
         packed.scale.data_ptr() if packed.scale is not None else 0,
         packed.bias.data_ptr() if packed.bias is not None else 0,
         out.data_ptr(),
@@ -98,10 +98,10 @@ def unpack(packed: PackedLinear) -> PackedLinear:
     return replace(packed, weight=panels.transpose(1, 2).flatten(0, 1)[: packed.num_out])
 
 
-def kind(packed: PackedLinear) -> int:
+def kind(weight: Tensor) -> int:
     """What the extension calls a weight's type: its bits, and -16 for float16."""
-    bits = 8 * packed.weight.itemsize
-    return -bits if packed.weight.dtype == torch.float16 else bits
+    bits = 8 * weight.itemsize
+    return -bits if weight.dtype == torch.float16 else bits
 
 
 def _takes(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> bool:

@@ -1,0 +1,214 @@
+"""Several tokens in one call against one token in each step."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import VOCAB, make_checkpoint
+
+from game_agent.blocks.block import Block
+from game_agent.engine import Completion, Engine, Request, Sampling
+from game_agent.engine.burst import MAX_S, MAX_TOKENS, burst_tokens
+from game_agent.engine.waiter import Waiter
+from game_agent.model.planner import Run, build_step, own_segment
+from game_agent.model.runner import ModelRunner, load_runner
+
+pytest.importorskip("game_agent_kernels.native", reason="the extension is not built")
+
+EMBEDDINGS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"dtype": "bfloat16"},
+    "float16": {"dtype": "float16"},
+    "tied": {"tie_word_embeddings": True},
+}
+
+
+class Steps:
+    """An engine whose passes are counted; with ``always``, time never cuts a burst short."""
+
+    def __init__(self, folder: Path, *, always: bool, **load: Any) -> None:
+        runner = load_runner(folder, kv_memory_bytes=2**23, backend="cpu", **load)
+        runner.stop_token_ids = frozenset()
+        self.engine = Engine(runner)
+        self.sizes: list[int] = []
+        burst = runner.burst
+
+        def counted(step: Any, slots: Any, news: Any) -> Any:
+            tokens = burst(step, slots, news)
+            self.sizes.append(len(tokens))
+            return tokens
+
+        runner.burst = counted  # type: ignore[method-assign]
+        if not always:
+            runner.__class__ = type("Stepwise", (ModelRunner,), {"can_burst": False})
+
+
+def requests(seed: int, **options: Any) -> list[Request]:
+    rng = random.Random(seed)
+
+    def ids(count: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        return np.array([rng.randrange(5, VOCAB) for _ in range(count)], np.int32)
+
+    blocks = [Block(ids(n)) for n in (27, 100, 16, 5)]
+    return [
+        Request((*blocks[i % 2 :], Block(ids(9))), ids(3 + 7 * i), max_tokens=40 + i, **options)
+        for i in range(4)
+    ]
+
+
+def replies(done: list[Completion]) -> list[tuple[tuple[int, ...], str, str]]:
+    return [(each.tokens, each.text, each.finish_reason) for each in done]
+
+
+@pytest.mark.parametrize("mode", ["block", "full"])
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("model", EMBEDDINGS)
+def test_the_same_replies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, kv_dtype: str, mode: str
+) -> None:
+    """One reply alone, and four that end at different times."""
+    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
+    folder = make_checkpoint(tmp_path, **EMBEDDINGS[model])
+    by_step, by_burst = (Steps(folder, always=b, kv_dtype=kv_dtype) for b in (False, True))
+    for asked in ([requests(1, mode=mode)[2]], requests(2, mode=mode)):
+        expected, got = (each.engine.run(asked) for each in (by_step, by_burst))
+        assert replies(got) == replies(expected)
+        for one, other in zip(got, expected, strict=True):
+            assert one.usage.generated_tokens == other.usage.generated_tokens == len(one.tokens)
+    assert not by_step.sizes
+    assert max(by_burst.sizes) == MAX_TOKENS
+    assert sum(by_burst.sizes) > 60
+    pools = [each.engine.runner.pool.num_free for each in (by_step, by_burst)]
+    assert pools[0] == pools[1]
+    for each in (by_step, by_burst):
+        each.engine.close()
+
+
+def test_a_token_that_ends_a_reply_ends_the_burst(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
+    folder = make_checkpoint(tmp_path)
+    by_step, by_burst = (Steps(folder, always=b) for b in (False, True))
+    asked = requests(3)
+    tokens = by_step.engine.run(asked)[1].tokens
+    for each in (by_step, by_burst):
+        each.engine.runner.stop_token_ids = frozenset([tokens[21]])
+    expected, got = (each.engine.run(asked) for each in (by_step, by_burst))
+    assert replies(got) == replies(expected)
+    assert got[1].finish_reason == "stop"
+    assert len(got[1].tokens) <= 21
+    for each in (by_step, by_burst):
+        each.engine.close()
+
+
+def test_what_is_new_is_not_kept_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply that is cancelled in its tenth token has no burst after it."""
+    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
+    steps = Steps(make_checkpoint(tmp_path), always=True)
+    engine = steps.engine
+    request = replace(requests(4)[0], max_tokens=400)
+    heard: list[str] = []
+
+    class Canceller(Waiter):
+        def on_text(self, index: int, text: str) -> None:
+            heard.append(text)
+            if len(heard) == 10:
+                steps.sizes.clear()
+                handle.cancel()
+
+    canceller = Canceller()
+    handle = engine.submit(request, canceller)
+    assert canceller.wait().finish_reason == "cancelled"
+    assert not steps.sizes
+    engine.close()
+
+
+def first_pass(runner: ModelRunner, length: int) -> dict[str, Any]:
+    """Arguments of a burst of one row at position ``length`` - 1 of its frame, two pages long."""
+    half = runner.rope.inv_freq.shape[0]
+    pages = np.arange(2, dtype=np.int32)
+    slots = np.arange(length - 1, length + 7)
+    run = Run(
+        np.array([7], np.int32), length - 1, slots[:1], own_segment(pages, 0, length, half), 1
+    )
+    cos, sin = runner.rope.table(64)
+    return {
+        "tokens": np.array([7]),
+        "slots": slots[:, None].copy(),
+        "embedding": runner.decoder.weights.embedding,
+        "cos": cos,
+        "sin": sin,
+        "keys": runner.pool.keys,
+        "values": runner.pool.values,
+        "plan": build_step([run]).plan,
+        "stops": np.empty(0, np.int64),
+        "news": np.zeros(1, np.int32),
+    }
+
+
+def test_when_a_burst_ends(tmp_path: Path) -> None:
+    runner = load_runner(make_checkpoint(tmp_path), kv_memory_bytes=2**22, backend="cpu")
+    compiled = runner.decoder.compiled
+    assert compiled is not None
+    runner.pool.keys.fill_(0.1)
+    runner.pool.values.fill_(0.1)
+    assert len(compiled.burst(**first_pass(runner, 3))) == 8
+    assert len(compiled.burst(**first_pass(runner, 13))) == 4, "the page is full after the fourth"
+    news = np.ones(1, np.int32)
+    assert len(compiled.burst(**first_pass(runner, 3) | {"news": news})) == 1
+    tokens = compiled.burst(**first_pass(runner, 3))[:, 0]
+    stops = tokens[3:4].copy()
+    ended = compiled.burst(**first_pass(runner, 3) | {"stops": stops})[:, 0]
+    assert ended.tolist() == tokens[: tokens.tolist().index(stops[0]) + 1].tolist()
+    runner.pool.values[:, 0, :, 1] = torch.nan
+    assert compiled.burst(**first_pass(runner, 3)).tolist() == [[-1]]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"tokens": np.array([VOCAB])}, IndexError),
+        ({"tokens": np.array([-1])}, IndexError),
+        ({"tokens": np.array([7], np.int32)}, TypeError),
+        ({"tokens": np.array([7, 8])}, ValueError),
+        ({"slots": np.array([[10**6]])}, IndexError),
+        ({"slots": np.empty((0, 1), np.int64)}, ValueError),
+        ({"slots": np.zeros((8, 2), np.int64)}, ValueError),
+        ({"slots": np.zeros((1, 8), np.int64).T}, None),
+        ({"slots": np.zeros((2, 8), np.int64)[:, :1]}, TypeError),
+        ({"cos": np.ones((5, 8), np.float32)}, (ValueError, IndexError)),
+        ({"news": np.zeros(1, np.int64)}, TypeError),
+        ({"news": np.empty(0, np.int32)}, TypeError),
+        ({"embedding": torch.zeros(3, 64)}, (ValueError, IndexError)),
+        ({"embedding": torch.zeros(VOCAB, 128)[:, ::2]}, TypeError),
+        ({"stops": np.zeros(1, np.int32)}, TypeError),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: dict[str, Any], error: Any) -> None:
+    runner = load_runner(make_checkpoint(tmp_path), kv_memory_bytes=2**22, backend="cpu")
+    compiled = runner.decoder.compiled
+    assert compiled is not None
+    arguments = first_pass(runner, 3) | wrong
+    if error is None:
+        compiled.burst(**arguments)
+        return
+    with pytest.raises(error):
+        compiled.burst(**arguments)
+
+
+def test_only_plain_replies_and_short_passes(tmp_path: Path) -> None:
+    assert burst_tokens([], 0.0) == 0, "how long a pass takes is not known yet"
+    steps = Steps(make_checkpoint(tmp_path), always=True)
+    drawn = requests(5, sampling=Sampling(temperature=0.7, seed=1))
+    steps.engine.run(drawn)
+    assert not steps.sizes, "what is drawn by chance needs a generator"
+    steps.engine.close()
+    assert MAX_S / 0.1 < 1, "passes of 0.1 s are not joined"
