@@ -8,6 +8,7 @@
              game-agent train-bundled --causal-only --out FOLDER
 --finetuned: the twin after block fine-tuning: game-agent finetune
 --control:   the twin after as many steps with plain causal attention: finetune --masks full
+--finetuned-from-twin: as in the paper, the models are the twin after block fine-tuning
 
 Several folders are trainings that differ in their seed (``--seed``), in the same order for each.
 `bench/trainings.py` makes them all. What counts is *exact*, declared before any run: the whole
@@ -112,6 +113,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--twin", type=Path, nargs="+", default=[])
     parser.add_argument("--finetuned", type=Path, nargs="+", default=[])
     parser.add_argument("--control", type=Path, nargs="+", default=[])
+    parser.add_argument("--finetuned-from-twin", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--answers", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
@@ -141,14 +143,24 @@ def conditions(
     """What was compared, and how to do it again."""
     counts = ", ".join(f"{len(found)} of {name}" for name, found in trained.items())
     left_out = [name for name in WAYS if name not in trained]
+    if options.finetuned_from_twin:
+        how = (
+            "*causal-only* was trained with plain causal attention; *block-ft* is that after block "
+            "fine-tuning, with both masks, *control* after as many steps of the same data with "
+            "plain causal attention, each with several seeds of data and order"
+        )
+    else:
+        how = (
+            "*block-ft* was trained with both masks, *causal-only* likewise but with plain causal "
+            "attention only, *fine-tuned* is that after block fine-tuning, *control* after as many "
+            "steps of the same data and plain causal attention"
+        )
     return (
         f"{num_asked} questions on {options.scenes} scenes of the test split for each of the "
-        f"sizes {options.sizes} and the seeds {options.seeds}. *block-ft* was trained with both "
-        "masks, *causal-only* likewise but with plain causal attention only, *fine-tuned* is that "
-        "after block fine-tuning, *control* after as many steps of the same data and plain causal "
-        f"attention. Trainings: {counts}; each is asked everything. Intervals tell how scenes "
-        "differ; how trainings do is in the table by training. To make it anew: `python "
-        "bench/trainings.py --out FOLDER`, which ends with the command."
+        f"sizes {options.sizes} and the seeds {options.seeds}. {how}. "
+        f"Trainings: {counts}; each is asked everything. Intervals tell how scenes differ; how "
+        "trainings do is in the table by training. To make it anew: `python bench/trainings.py "
+        "--out FOLDER`, which ends with the command."
         + (f" {options.note}" if options.note else "")
         + (f" Not there: {', '.join(left_out)}." if left_out else "")
     )

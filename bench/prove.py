@@ -39,8 +39,8 @@ def bench(name: str, *options: str, out: str | None = None) -> tuple[str, ...]:
 
 # A word with a * stands for the folders that it matches.
 ABLATION = (
-    *("--model", "runs/block-[0-9]*", "--twin", "runs/causal-[0-9]*"),
-    *("--finetuned", "runs/fine-[0-9]*", "--control", "runs/control-[0-9]*"),
+    *("--finetuned-from-twin", "--twin", "runs/causal"),
+    *("--model", "runs/block-[0-9]*", "--control", "runs/control-[0-9]*"),
 )
 STEPS: dict[str, tuple[str, ...]] = {
     "tests": ("-m", "pytest", "-m", "slow"),

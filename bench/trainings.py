@@ -1,11 +1,11 @@
-"""Trains what bench/ablation.py compares, from several seeds. Hours; goes on where it was stopped.
+"""Trains what bench/ablation.py compares, as the paper does. Hours; goes on where it was stopped.
 
-    python bench/trainings.py --out FOLDER [--seeds 0,1,2] [--tokens 8000000] [--jobs 2]
+    python bench/trainings.py --out FOLDER [--seeds 0,1,2] [--tokens 9000000] [--jobs 2]
 
-For each seed: a model with both masks and one with plain causal attention only, of as many tokens;
-then of the latter, with 800 steps each on the data of bench/twin.py, one fine-tuned with both
-masks and, as a control, one with plain causal attention. A job takes one core, 8 million tokens
-about 40 minutes of it. What each job says is in FOLDER/….log. At the end stands the command that
+First a model with plain causal attention only, which stands for a stock model. Then of it, for each
+seed, with 800 steps each on the data of bench/twin.py: one fine-tuned with both masks and, as a
+control, one with plain causal attention. A job takes one core, 9 million tokens about 45 minutes
+of it, 800 steps about 8. What each job says is in FOLDER/….log. At the end stands the command that
 asks them all.
 """
 
@@ -16,13 +16,12 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 TWIN = Path(__file__).with_name("twin.py")
 FINETUNING = (
-    *("--steps", 800, "--rows", 1, "--max-tokens", 768, "--learning-rate", 1e-3),
+    *("--steps", 800, "--rows", 1, "--max-tokens", 768, "--learning-rate", 5e-4),
     *("--on-bad-data", "skip", "--cpu"),
 )
 ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -50,52 +49,46 @@ def game_agent(out: Path, *arguments: object) -> None:
     print(f"{out}: done", flush=True)
 
 
-def train(out: Path, seed: int, tokens: int, *options: str) -> None:
-    budget = ("--seed", seed, "--tokens", tokens, "--no-measure")
-    game_agent(out, "train-bundled", "--preset", "cpu", *budget, *options)
+def train(out: Path, tokens: int) -> None:
+    """The model with plain causal attention only."""
+    options = ("--preset", "cpu", "--tokens", tokens, "--no-measure", "--causal-only")
+    game_agent(out, "train-bundled", *options)
 
 
-def finetune(twin: Path, data: Path, out: Path, *options: str) -> None:
-    game_agent(out, "finetune", twin, "--data", data / "scenes.jsonl", *FINETUNING, *options)
-
-
-def jobs(folder: Path, seed: int, tokens: int) -> list[Callable[[], None]]:
-    """What is to be done for a seed, in chains that do not wait for one another."""
-
-    def of_both_masks() -> None:
-        train(folder / f"block-{seed}", seed, tokens)
-
-    def causal() -> None:
-        twin = folder / f"causal-{seed}"
-        train(twin, seed, tokens, "--causal-only")
-        data = folder / f"data-{seed}"
-        if not (data / "scenes.jsonl").exists():
-            run(folder / "data.log", sys.executable, TWIN, "--out", data, "--seed", seed)
-        finetune(twin, data, folder / f"fine-{seed}")
-        finetune(twin, data, folder / f"control-{seed}", "--masks", "full")
-
-    return [of_both_masks, causal]
+def finetune(folder: Path, seed: int) -> None:
+    """From that model, on the data of a seed: with both masks, and the control."""
+    data = folder / f"data-{seed}"
+    if not (data / "scenes.jsonl").exists():
+        run(folder / f"data-{seed}.log", sys.executable, TWIN, "--out", data, "--seed", seed)
+    learn = ("finetune", folder / "causal", "--data", data / "scenes.jsonl", *FINETUNING)
+    game_agent(folder / f"block-{seed}", *learn, "--seed", seed)
+    game_agent(folder / f"control-{seed}", *learn, "--seed", seed, "--masks", "full")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--tokens", type=int, default=8_000_000)
+    parser.add_argument("--tokens", type=int, default=9_000_000)
     parser.add_argument("--jobs", type=int, default=2, help="at once, a core each")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    chains = [chain for seed in seeds for chain in jobs(options.out, seed, options.tokens)]
+    train(options.out / "causal", options.tokens)
     with ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(chain) for chain in chains]:
+        for done in [pool.submit(finetune, options.out, seed) for seed in seeds]:
             done.result()
-    names = {"model": "block", "twin": "causal", "finetuned": "fine", "control": "control"}
-    found = [
-        f"--{option} " + " ".join(str(options.out / f"{name}-{seed}") for seed in seeds)
-        for option, name in names.items()
-    ]
-    print("python bench/ablation.py --out FILE.md", *found, sep=" \\\n    ")
+    models, controls = (
+        " ".join(str(options.out / f"{name}-{seed}") for seed in seeds)
+        for name in ("block", "control")
+    )
+    command = (
+        "python bench/ablation.py --out FILE.md --finetuned-from-twin",
+        f"--twin {options.out / 'causal'}",
+        f"--model {models}",
+        f"--control {controls}",
+    )
+    print(*command, sep=" \\\n    ")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 // Attention of one part (see kernels.hpp) over bfloat16 pages, on products of 16-bit pairs.
 //
-// As attend.hpp, but a product takes two dimensions of a key, or the values of two keys, at once. With
-// many rows, scores are products of integers (fixed_point.hpp); with few, of bfloat16 numbers, two of
-// which are a query. A weight is rounded to bfloat16. The sum of weights is that of the rounded ones,
-// so they still add up to 1; and maxima are raised to whole powers of two, so a weight is rounded alike
-// however keys are divided into parts.
+// As attend.hpp, but a product takes two dimensions of a key, or the values of two keys, at once.
+// With many rows, scores are products of integers (fixed_point.hpp); with few, of bfloat16 numbers,
+// two of which are a query. A weight is rounded to bfloat16. The sum of weights is that of the
+// rounded ones, so they still add up to 1; and maxima are raised to whole powers of two, so a
+// weight is rounded alike however keys are divided into parts.
 #pragma once
 
 #include <cmath>
@@ -74,7 +74,8 @@ class PairWorker : public Worker<uint16_t> {
     add_values(tile, factor);
   }
 
-  // Calls score(begin, end) for the pages of a tile that the same angles turn, with queries turned so.
+  // Calls score(begin, end) for the pages of a tile that the same angles turn, with queries turned
+  // so.
   template <typename F>
   void for_rotations(const Tile<uint16_t>& tile, F score) {
     for (int begin = 0; begin < tile.count;) {

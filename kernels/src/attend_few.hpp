@@ -1,9 +1,9 @@
 // Attention of one part over bfloat16 pages for a few rows of each head: a token of a reply.
 //
-// Every key and value is used once for each row, so memory decides. Pages hold their heads one after
-// another: all heads of a page are read before the next page, as the processor fetches ahead by itself
-// what is read in order. A line that is used has one fetched that will be. Several sums at a time keep a
-// product from waiting for the one before; values are paired in registers.
+// Every key and value is used once for each row, so memory decides. Pages hold their heads one
+// after another: all heads of a page are read before the next page, as the processor fetches ahead
+// by itself what is read in order. A line that is used has one fetched that will be. Several sums
+// at a time keep a product from waiting for the one before; values are paired in registers.
 #pragma once
 
 #include "attend_bf16.hpp"
@@ -45,9 +45,10 @@ GAME_AGENT_INLINE void score_few(const uint16_t* high, const uint16_t* low, cons
   }
 }
 
-// Adds the weighted values of a page of a head in 32 C dimensions to `acc`, which has them in the order of
-// unpacked pairs (see in_order). `used` are those of the last 32 that exist; keys from `visible` on are seen
-// by no row, and their values may never have been written. Of `fetched` the same lines are fetched.
+// Adds the weighted values of a page of a head in 32 C dimensions to `acc`, which has them in the
+// order of unpacked pairs (see in_order). `used` are those of the last 32 that exist; keys from
+// `visible` on are seen by no row, and their values may never have been written. Of `fetched` the
+// same lines are fetched.
 template <int R, int C>
 GAME_AGENT_INLINE void add_few_values(const uint16_t* weights, const uint16_t* values,
                                       const uint16_t* fetched, int visible, int dim, __mmask32 used,

@@ -30,11 +30,11 @@ struct Burst {
   const int64_t* stops;  // tokens after which no pass follows
   int64_t num_stops;
   const volatile int32_t* news;  // not 0: no pass follows
-  int64_t* out;                  // [max_steps, rows]; -1: the logits are no numbers, and no pass follows
+  int64_t* out;  // [max_steps, rows]; -1: the logits are no numbers, and no pass follows
 };
 
-// Returns how many passes were made: at least one, and no more than the last pages of the replies' own
-// frames have room for. `schedule` is the first pass's, and then the last one's.
+// Returns how many passes were made: at least one, and no more than the last pages of the replies'
+// own frames have room for. `schedule` is the first pass's, and then the last one's.
 int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst);
 
 }  // namespace game_agent

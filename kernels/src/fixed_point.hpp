@@ -1,12 +1,13 @@
-// Scores of bfloat16 keys on products of 16-bit integers (VNNI): one product where pairs of bfloat16
-// numbers take two to be as good.
+// Scores of bfloat16 keys on products of 16-bit integers (VNNI): one product where pairs of
+// bfloat16 numbers take two to be as good.
 //
-// A query is rounded to multiples of a power of two, with as many bits as its sum of absolute values
-// allows, so that no sum of products can leave 32 bits: |q . k| <= sum |q| max |k| (Hölder). With 64
-// dimensions that is about 1e-4 of itself, a tenth of what rounding to bfloat16 costs. A key becomes
-// integers of 13 bits under a power of two of its own: all that bfloat16 had, but for elements below
-// 1/32 of its largest. Both depend on nothing but the query and the key, so a score is the same in any
-// part; and the sum of two bfloat16 numbers holds such a query exactly, for parts with few rows.
+// A query is rounded to multiples of a power of two, with as many bits as its sum of absolute
+// values allows, so that no sum of products can leave 32 bits: |q . k| <= sum |q| max |k| (Hölder).
+// With 64 dimensions that is about 1e-4 of itself, a tenth of what rounding to bfloat16 costs. A
+// key becomes integers of 13 bits under a power of two of its own: all that bfloat16 had, but for
+// elements below 1/32 of its largest. Both depend on nothing but the query and the key, so a score
+// is the same in any part; and the sum of two bfloat16 numbers holds such a query exactly, for
+// parts with few rows.
 #pragma once
 
 #include "split_bf16.hpp"
@@ -55,8 +56,8 @@ inline Vec largest_of_keys(const uint16_t* page, int dim) {
   return Vec::max(first_of_pairs(most), second_of_pairs(most));
 }
 
-// A page [dim, 16] of bfloat16 as integers. The low bits of a float32 between 2^23 and 2^24 are a whole
-// number, so one addition rounds.
+// A page [dim, 16] of bfloat16 as integers. The low bits of a float32 between 2^23 and 2^24 are a
+// whole number, so one addition rounds.
 inline void fix_keys(const uint16_t* page, int dim, int32_t* pairs, float* units) {
   const Vec unit = power_above(largest_of_keys(page, dim)) * Vec::all(1.0f / (1 << kKeyBits));
   unit.store(units);
@@ -66,13 +67,14 @@ inline void fix_keys(const uint16_t* page, int dim, int32_t* pairs, float* units
     const __m512i x = in_pairs(_mm512_loadu_si512(page + d * kPageTokens));
     const __m512i first = _mm512_castps_si512(Vec::fma(first_of_pairs(x), scale, whole).v);
     const __m512i second = _mm512_castps_si512(Vec::fma(second_of_pairs(x), scale, whole).v);
-    _mm512_store_si512(pairs, _mm512_mask_mov_epi16(_mm512_slli_epi32(second, 16), 0x55555555u, first));
+    const __m512i high = _mm512_slli_epi32(second, 16);
+    _mm512_store_si512(pairs, _mm512_mask_mov_epi16(high, 0x55555555u, first));
   }
 }
 
-// What a unit of a query [dim] is worth, whatever its first `half` dimensions and the next ones are turned
-// by: a pair of length r has parts up to r, that add up to sqrt(2) r at most. And r is at most the larger
-// part and sqrt(2) - 1 of the smaller one, which nothing makes overflow.
+// What a unit of a query [dim] is worth, whatever its first `half` dimensions and the next ones are
+// turned by: a pair of length r has parts up to r, that add up to sqrt(2) r at most. And r is at
+// most the larger part and sqrt(2) - 1 of the smaller one, which nothing makes overflow.
 inline float query_unit(const float* query, int half, int dim) {
   Vec sum = Vec::zero(), largest = Vec::zero();
   const auto note = [&](Vec size, float weight) {
@@ -130,7 +132,8 @@ GAME_AGENT_INLINE void score_fixed(const int16_t* queries, int64_t stride, const
     const Vec unit = Vec::load(keys.units[first_page + p]);
     GAME_AGENT_UNROLL for (int r = 0; r < R; ++r) {
       const Vec score = {_mm512_cvtepi32_ps(acc[r][p])};
-      (score * (unit * Vec::all(query_units[r]))).store(scores + r * kScoreStride + p * kPageTokens);
+      const Vec units = unit * Vec::all(query_units[r]);
+      (score * units).store(scores + r * kScoreStride + p * kPageTokens);
     }
   }
 }

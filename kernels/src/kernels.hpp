@@ -15,7 +15,8 @@ constexpr int kMaxDim = 256;
 // head dim 64 the working set is about 130 KB: it stays in the second-level cache.
 constexpr int kTileRows = 128;
 constexpr int kTilePages = 8;
-// With so few packed rows, keys and values are read in the order in which they lie: all heads of a page.
+// With so few packed rows, keys and values are read in the order in which they lie: all heads of a
+// page.
 constexpr int kFewPackedRows = 4;
 // Row strides of the scratch matrices: compile-time constants, so that the rows of a block are
 // addressed by displacement, and odd multiples of a cache line, so that they use different sets.
@@ -55,8 +56,8 @@ struct AttentionCall {
   float scale;
 };
 
-// Packed rows [first, last) of some KV heads, of one unless there are few rows, against some pages: the
-// unit that a thread works on. Packed row p is query head p % group of token row p / group.
+// Packed rows [first, last) of some KV heads, of one unless there are few rows, against some pages:
+// the unit that a thread works on. Packed row p is query head p % group of token row p / group.
 struct Part {
   const PageRef* pages;
   int64_t num_pages;
@@ -65,8 +66,8 @@ struct Part {
   int last;
   int kv_head;
   int num_heads;
-  // nullptr: results are final and go to AttentionCall::out. Otherwise [num_heads, last - first, dim + 2]:
-  // the weighted sum of values, its maximum score (base 2) and its sum of weights.
+  // nullptr: results are final and go to AttentionCall::out. Otherwise [num_heads, last - first,
+  // dim + 2]: the weighted sum of values, its maximum score (base 2) and its sum of weights.
   float* partial;
 };
 

@@ -13,8 +13,8 @@ namespace {
 // Cost is counted in (row, panel, input): one multiplication of 16 floats. Loading the weights of a
 // panel costs about as much as this many rows.
 constexpr int64_t kLoadCost = 4;
-// Below this cost (about 2 microseconds) work is not handed to another thread, which in the middle of a
-// pass is awake.
+// Below this cost (about 2 microseconds) work is not handed to another thread, which in the middle
+// of a pass is awake.
 constexpr int64_t kSmallCost = 1 << 13;
 // Parts per thread: enough to even out threads that come late or run slower.
 constexpr int64_t kPartsPerThread = 4;

@@ -1,5 +1,5 @@
-// The two matrix products of attention over bfloat16 pages (see attend_bf16.hpp): as products.hpp, with
-// pairs of 16-bit numbers.
+// The two matrix products of attention over bfloat16 pages (see attend_bf16.hpp): as products.hpp,
+// with pairs of 16-bit numbers.
 #pragma once
 
 #include "fixed_point.hpp"
@@ -26,8 +26,8 @@ GAME_AGENT_INLINE Vec add_products(Vec sum, __m512i a, __m512i b) {
   return {_mm512_dpbf16_ps(sum.v, (__m512bh)a, (__m512bh)b)};
 }
 
-// Scores of R rows, each in units of its own, with the keys of P pages. Two dimensions of a page's keys
-// lie one after the other, together a cache line.
+// Scores of R rows, each in units of its own, with the keys of P pages. Two dimensions of a page's
+// keys lie one after the other, together a cache line.
 template <int R, int P>
 GAME_AGENT_INLINE void score_pairs(const uint16_t* high, const uint16_t* low, const float* units,
                                    const uint16_t* const* pages, int dim, float* scores) {
@@ -55,8 +55,8 @@ GAME_AGENT_INLINE void score_pairs(const uint16_t* high, const uint16_t* low, co
   }
 }
 
-// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows, N vectors of dimensions and the first
-// `pairs` pairs of keys.
+// acc[r] = acc[r] * factor[r] + weights[r] . values, for R rows, N vectors of dimensions and the
+// first `pairs` pairs of keys.
 template <int R, int N>
 GAME_AGENT_INLINE void add_value_pairs(const uint16_t* weights, const Pairs16 (*values)[kTilePairs],
                                        int pairs, const float* factor, float* acc) {

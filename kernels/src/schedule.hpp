@@ -34,8 +34,8 @@ class Schedule {
   void attend(const float* q, const void* keys, const void* values, PageType type, float scale,
               float* out) const;
 
-  // Has every run, one row each, see one key more of its last segment, its own frame, and stand behind it.
-  // Whether their last pages had room; if not, nothing has changed.
+  // Has every run, one row each, see one key more of its last segment, its own frame, and stand
+  // behind it. Whether their last pages had room; if not, nothing has changed.
   bool advance();
 
   int64_t num_parts() const { return static_cast<int64_t>(parts_.size()); }

@@ -17,8 +17,8 @@ namespace {
 
 constexpr uint64_t kItemBits = 24;
 constexpr uint64_t kItemMask = (uint64_t{1} << kItemBits) - 1;
-// How long a thread looks for the next job before it sleeps: more than lies between two tokens of a reply,
-// since the first third of a short pass would be over before it is awake.
+// How long a thread looks for the next job before it sleeps: more than lies between two tokens of a
+// reply, since the first third of a short pass would be over before it is awake.
 constexpr auto kSpin = std::chrono::microseconds(300);
 constexpr int kPausesPerLook = 16;
 
@@ -90,8 +90,8 @@ void ThreadPool::publish(int64_t count) {
   }
 }
 
-// Linux puts a thread that is woken where its waker runs, and may leave both there for more than ten
-// milliseconds, which is longer than most passes. So the others may go anywhere but there.
+// Linux puts a thread that is woken where its waker runs, and may leave both there for more than
+// ten milliseconds, which is longer than most passes. So the others may go anywhere but there.
 void ThreadPool::keep_off_caller() {
 #if defined(__linux__)
   const int here = sched_getcpu();
