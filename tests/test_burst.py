@@ -14,8 +14,9 @@ from checkpoints import VOCAB, make_checkpoint
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Completion, Engine, Request, Sampling
-from game_agent.engine.burst import MAX_S, MAX_TOKENS, burst_tokens
+from game_agent.engine.burst import MAX_TOKENS
 from game_agent.engine.waiter import Waiter
+from game_agent.errors import GameAgentError
 from game_agent.model.planner import Run, build_step, own_segment
 from game_agent.model.runner import ModelRunner, load_runner
 
@@ -39,8 +40,8 @@ class Steps:
         self.sizes: list[int] = []
         burst = runner.burst
 
-        def counted(step: Any, slots: Any, news: Any) -> Any:
-            tokens = burst(step, slots, news)
+        def counted(step: Any, slots: Any, news: Any, max_s: float) -> Any:
+            tokens = burst(step, slots, news, 1e9 if always else max_s)
             self.sizes.append(len(tokens))
             return tokens
 
@@ -69,11 +70,8 @@ def replies(done: list[Completion]) -> list[tuple[tuple[int, ...], str, str]]:
 @pytest.mark.parametrize("mode", ["block", "full"])
 @pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("model", EMBEDDINGS)
-def test_the_same_replies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, kv_dtype: str, mode: str
-) -> None:
+def test_the_same_replies(tmp_path: Path, model: str, kv_dtype: str, mode: str) -> None:
     """One reply alone, and four that end at different times."""
-    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
     folder = make_checkpoint(tmp_path, **EMBEDDINGS[model])
     by_step, by_burst = (Steps(folder, always=b, kv_dtype=kv_dtype) for b in (False, True))
     for asked in ([requests(1, mode=mode)[2]], requests(2, mode=mode)):
@@ -90,10 +88,7 @@ def test_the_same_replies(
         each.engine.close()
 
 
-def test_a_token_that_ends_a_reply_ends_the_burst(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
+def test_a_token_that_ends_a_reply_ends_the_burst(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path)
     by_step, by_burst = (Steps(folder, always=b) for b in (False, True))
     asked = requests(3)
@@ -108,9 +103,8 @@ def test_a_token_that_ends_a_reply_ends_the_burst(
         each.engine.close()
 
 
-def test_what_is_new_is_not_kept_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_new_is_not_kept_waiting(tmp_path: Path) -> None:
     """A reply that is cancelled in its tenth token has no burst after it."""
-    monkeypatch.setattr("game_agent.engine.burst.MAX_S", 1e9)
     steps = Steps(make_checkpoint(tmp_path), always=True)
     engine = steps.engine
     request = replace(requests(4)[0], max_tokens=400)
@@ -127,6 +121,7 @@ def test_what_is_new_is_not_kept_waiting(tmp_path: Path, monkeypatch: pytest.Mon
     handle = engine.submit(request, canceller)
     assert canceller.wait().finish_reason == "cancelled"
     assert not steps.sizes
+    assert len(heard) == 10, "nothing of the burst in which it was cancelled"
     engine.close()
 
 
@@ -150,6 +145,7 @@ def first_pass(runner: ModelRunner, length: int) -> dict[str, Any]:
         "plan": build_step([run]).plan,
         "stops": np.empty(0, np.int64),
         "news": np.zeros(1, np.int32),
+        "max_s": 1e9,
     }
 
 
@@ -163,6 +159,7 @@ def test_when_a_burst_ends(tmp_path: Path) -> None:
     assert len(compiled.burst(**first_pass(runner, 13))) == 4, "the page is full after the fourth"
     news = np.ones(1, np.int32)
     assert len(compiled.burst(**first_pass(runner, 3) | {"news": news})) == 1
+    assert len(compiled.burst(**first_pass(runner, 3) | {"max_s": 0.0})) == 1
     tokens = compiled.burst(**first_pass(runner, 3))[:, 0]
     stops = tokens[3:4].copy()
     ended = compiled.burst(**first_pass(runner, 3) | {"stops": stops})[:, 0]
@@ -188,6 +185,10 @@ def test_when_a_burst_ends(tmp_path: Path) -> None:
         ({"news": np.empty(0, np.int32)}, TypeError),
         ({"embedding": torch.zeros(3, 64)}, (ValueError, IndexError)),
         ({"embedding": torch.zeros(VOCAB, 128)[:, ::2]}, TypeError),
+        ({"embedding": torch.zeros(VOCAB, 32)}, ValueError),
+        ({"embedding": torch.zeros(VOCAB, 64, dtype=torch.int8)}, TypeError),
+        ({"cos": np.ones((64, 8))}, TypeError),
+        ({"sin": np.ones((8, 64), np.float32).T}, TypeError),
         ({"stops": np.zeros(1, np.int32)}, TypeError),
     ],
     ids=str,
@@ -205,10 +206,33 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: dict[str, Any], err
 
 
 def test_only_plain_replies_and_short_passes(tmp_path: Path) -> None:
-    assert burst_tokens([], 0.0) == 0, "how long a pass takes is not known yet"
     steps = Steps(make_checkpoint(tmp_path), always=True)
     drawn = requests(5, sampling=Sampling(temperature=0.7, seed=1))
     steps.engine.run(drawn)
     assert not steps.sizes, "what is drawn by chance needs a generator"
     steps.engine.close()
-    assert MAX_S / 0.1 < 1, "passes of 0.1 s are not joined"
+
+
+def test_each_has_one_end(tmp_path: Path) -> None:
+    """One reply ends by its stop text in the middle of a burst, the other goes on."""
+    steps = Steps(make_checkpoint(tmp_path), always=True)
+    first, second = requests(6)[:2]
+    expected = steps.engine.run([first])[0]
+    stop = replace(first, stop=(expected.text[len(expected.text) // 2 :][:3],))
+    ends: list[object] = []
+
+    class Ends(Waiter):
+        def on_done(self, completion: Completion) -> None:
+            ends.append(completion)
+            super().on_done(completion)
+
+        def on_error(self, error: GameAgentError) -> None:
+            ends.append(error)
+            super().on_error(error)
+
+    waiters = [Ends(), Ends()]
+    steps.engine.submit_all(list(zip((stop, second), waiters, strict=True)))
+    for waiter in waiters:
+        waiter.wait()
+    assert len(ends) == 2
+    steps.engine.close()

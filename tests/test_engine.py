@@ -273,7 +273,8 @@ def test_what_can_never_fit_is_told_while_others_run(tiny_checkpoint: Path) -> N
     engine = Engine(load_runner(tiny_checkpoint, kv_memory_bytes=2**18))  # 512 tokens
     rng = random.Random(20)
     recorder = Recorder()
-    handle = engine.submit(Request((), ids(rng, 5), max_tokens=200), recorder)
+    drawn = Sampling(temperature=1.0, seed=1)  # token by token
+    handle = engine.submit(Request((), ids(rng, 5), max_tokens=200, sampling=drawn), recorder)
     recorder.first.wait()
     with pytest.raises(TooLarge, match="the KV memory holds 512"):
         engine.submit(Request(make_blocks(rng, [508]), ids(rng, 5), max_tokens=1), Waiter())

@@ -175,6 +175,24 @@ def test_nan_in_a_visible_key_is_not_hidden(instruction_set: str, rows: int) -> 
     assert cpu.segment_attention(q, k, v, plan, 1.0).isnan().all()
 
 
+@pytest.mark.parametrize("dim", [2, 3, 34, 35])
+@pytest.mark.parametrize("rows", [2, 40])
+def test_nan_in_a_bfloat16_key_or_a_query_is_not_hidden(
+    instruction_set: str, rows: int, dim: int
+) -> None:
+    """In an even and an odd dimension of either half."""
+    builder = PlanBuilder(1, 1, 64, dtype=torch.bfloat16)
+    q, k, v, plan = builder.build([RunShape(rows, far=[40])])
+    spoilt = q.clone()
+    spoilt[1, 0, dim] = torch.nan
+    got = cpu.segment_attention(spoilt, k, v, plan, 1.0)
+    assert got[1].isnan().all()
+    assert not got[0].isnan().any()
+    page = int(plan.segments.pages[0])
+    k[page, 0, dim, 2] = torch.nan
+    assert cpu.segment_attention(q, k, v, plan, 1.0).isnan().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_bfloat16_pages(instruction_set: str, dtype: torch.dtype) -> None:
     builder = PlanBuilder(4, 2, 40, dtype=torch.bfloat16)

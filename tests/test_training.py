@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ from game_agent.training.batches import (
     random_sample,
 )
 from game_agent.training.card import accuracies, by_kind, by_skill, counts
-from game_agent.training.curriculum import Mix, make_batch
+from game_agent.training.curriculum import LEVELS, Mix, make_batch
 from game_agent.training.elementwise import rms_norm, rotate, rotation_table
 from game_agent.training.evaluate import (
     Label,
@@ -575,6 +576,38 @@ def test_a_tokenizer_is_kept_with_its_checkpoint_only(
     assert train(resume=False, seed=1) != first
     assert not (out / "README.md").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "work"]
+
+
+def test_a_training_that_begins_with_a_result(
+    tiny_preset: presets.Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(presets.PRESETS, "cpu", tiny_preset)
+    earlier, out = tmp_path / "earlier", tmp_path / "out"
+    lines: list[str] = []
+
+    def train(to: Path, **options: Any) -> None:
+        kept: dict[str, Any] = {"minutes": 0.001, "measure": False, "log": lines.append}
+        bundled.train_bundled("cpu", to, **kept | options)
+
+    train(earlier, seed=3)
+    train(out, start=earlier)
+    assert (out / "tokenizer.json").read_bytes() == (earlier / "tokenizer.json").read_bytes()
+    assert (out / "model.safetensors").read_bytes() != (earlier / "model.safetensors").read_bytes()
+    checkpoint = tmp_path / "out-training" / "checkpoint.pt"
+    with pytest.raises(InvalidInput, match="began with the weights of another model"):
+        train(out)
+    with pytest.raises(InvalidInput, match="no folder that train-bundled has written"):
+        train(out, start=tmp_path / "typo", resume=False)
+    assert checkpoint.exists()
+    other = replace(tiny_preset, size=replace(tiny_preset.size, intermediate_size=48))
+    monkeypatch.setitem(presets.PRESETS, "cpu", other)
+    with pytest.raises(InvalidInput, match="of other sizes"):
+        train(tmp_path / "b", start=earlier)
+    training = bundled.Training(tiny_preset, tmp_path / "c", clock=StepClock(), start=earlier)
+    assert training.level == len(LEVELS) - 1
+    for name, weight in load_exported(earlier)[0].state_dict().items():
+        assert torch.equal(training.network.state_dict()[name], weight)
+    assert 0.8 <= training._share(schedule.Budget(tokens=10**9)) < 0.81
 
 
 def test_the_whole_way_to_a_model_card(

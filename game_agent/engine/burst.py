@@ -15,23 +15,23 @@ from game_agent.model.planner import page_slots
 from game_agent_kernels import PAGE_TOKENS
 
 MAX_S = 0.005
-"""Passes of a burst take this time together: so much later is a token heard, or a deadline kept.
+"""No burst is longer, unless one pass is: so much later is a token heard, or a deadline kept.
 
 Whatever is new waits for one pass, as ever."""
 MAX_TOKENS = 8
 
 
-def burst_tokens(chunks: Seq[Chunk], pass_s: float) -> int:
-    """How many tokens of each reply to compute now, if a pass takes ``pass_s``; 0: no burst.
+def burst_tokens(chunks: Seq[Chunk]) -> int:
+    """How many tokens of each reply may be computed now; 0: no burst.
 
     Only replies under way, of which the likeliest token is to be drawn and nothing else asked, and
     only as many tokens as their last pages have room for and all of them want.
     """
-    if not all(map(_is_plain, chunks)) or pass_s <= 0:
+    if not all(map(_is_plain, chunks)):
         return 0
     wanted = min(chunk.sequence.max_tokens - chunk.sequence.num_generated for chunk in chunks)
     room = min(PAGE_TOKENS - chunk.sequence.num_computed % PAGE_TOKENS for chunk in chunks)
-    count = min(wanted, room, MAX_TOKENS, int(MAX_S / pass_s))
+    count = min(wanted, room, MAX_TOKENS)
     return count if count > 1 else 0
 
 

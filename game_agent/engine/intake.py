@@ -122,6 +122,11 @@ class Intake:
             self.news[0] = 0
         return new, endings
 
+    def is_ending(self, sequence: Sequence) -> bool:
+        """Whether the next step ends it."""
+        with self.wake:
+            return any(ending is sequence for ending, _ in self._endings)
+
     def take_poke(self) -> bool:
         """Whether there may be something for idle time; :meth:`poke` says so again."""
         with self.wake:

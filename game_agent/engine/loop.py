@@ -16,7 +16,7 @@ from game_agent.blocks.tiers import Tiers
 from game_agent.clock import Clock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
-from game_agent.engine.burst import burst_slots, burst_tokens
+from game_agent.engine.burst import MAX_S, burst_slots, burst_tokens
 from game_agent.engine.draw import choose, draw_tokens, drawn, take_rows
 from game_agent.engine.idle import NewBlocks
 from game_agent.engine.intake import Intake
@@ -87,18 +87,19 @@ class StepLoop:
         chunks = select(self.running, self._settings.step_tokens, self._settings.idle_tokens)
         if not chunks:
             return
+        count = burst_tokens(chunks) if self._runner.can_burst else 0
         try:
-            if count := self._burst_tokens(chunks):
-                self._burst(chunks, count)
-                return
-            logits = self._forward(chunks)
+            found = self._burst(chunks, count) if count else self._forward(chunks)
         except Exception as error:
             # Whatever failed, these requests get their end and the others go on.
             log.exception("a step of %d chunks failed", len(chunks))
             for sequence in {chunk.sequence for chunk in chunks}:
                 self._fail(sequence, GameAgentError(f"the step failed: {error}"))
             return
-        self._advance(chunks, logits)
+        if isinstance(found, Tensor):
+            self._advance(chunks, found)
+        else:
+            self._advance_burst(chunks, found)
 
     def _ready(self) -> list[Sequence]:
         """Waiting requests of which nothing is being fetched."""
@@ -199,24 +200,26 @@ class StepLoop:
         needed_s = self._pace.at_least_s(sequence.num_missing_tokens)
         return self._clock.now_s() + needed_s > deadline_s
 
-    def _burst_tokens(self, chunks: Seq[Chunk]) -> int:
-        return burst_tokens(chunks, self._pace.pass_s) if self._runner.can_burst else 0
-
-    def _burst(self, chunks: Seq[Chunk], count: int) -> None:
-        """The next tokens of all replies, up to ``count`` of each."""
-        step = self._build(chunks)
+    def _burst(self, chunks: Seq[Chunk], count: int) -> list[list[int]]:
+        """The next tokens of all replies, up to ``count`` passes of one for each."""
         slots = burst_slots(chunks, count)
         begun_s = self._clock.now_s()
-        passes = self._runner.burst(step, slots, self._intake.news)
+        passes = self._runner.burst(self._build(chunks), slots, self._intake.news, MAX_S)
         pass_s = (self._clock.now_s() - begun_s) / len(passes)
-        replies = [chunk.sequence for chunk in chunks]
-        for tokens in passes.tolist():
-            self._metrics.count_step(len(tokens))
-            self._pace.record(len(tokens), pass_s)
-            going_on = [(s, t) for s, t in zip(replies, tokens, strict=True) if s in self.running]
-            for sequence, _ in going_on:
-                sequence.num_computed += 1
-            self._hand_out([(sequence, drawn(token)) for sequence, token in going_on])
+        for _ in passes:
+            self._metrics.count_step(len(chunks))
+            self._pace.record(len(chunks), pass_s)
+        tokens: list[list[int]] = passes.tolist()
+        return tokens
+
+    def _advance_burst(self, chunks: Seq[Chunk], passes: list[list[int]]) -> None:
+        """As :meth:`_advance`, pass by pass; who ends in one of them has no part in the next."""
+        for tokens in passes:
+            for chunk, token in zip(chunks, tokens, strict=True):
+                sequence = chunk.sequence
+                if sequence in self.running and not self._intake.is_ending(sequence):
+                    sequence.num_computed += 1
+                    self._hand_out([(sequence, drawn(token))])
 
     def _build(self, chunks: Seq[Chunk]) -> Step:
         taken: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""How fast passes are: a bound on how soon a prompt can be computed; what a short one takes."""
+"""How fast prompts are computed: a bound on how soon one can be."""
 
 from __future__ import annotations
 
@@ -10,21 +10,15 @@ MIN_TOKENS = 64
 
 
 class Pace:
-    """The best pace of the latest steps, in seconds a token.
-
-    ``pass_s`` is the time of the latest short step; 0 before the first.
-    """
+    """The best pace of the latest steps, in seconds a token."""
 
     def __init__(self) -> None:
         self._latest: deque[float] = deque(maxlen=WINDOW)
-        self.pass_s = 0.0
 
     def record(self, num_tokens: int, seconds: float) -> None:
         """A step of so many new tokens took so long."""
         if num_tokens >= MIN_TOKENS:
             self._latest.append(seconds / num_tokens)
-        else:
-            self.pass_s = seconds
 
     def at_least_s(self, num_tokens: int) -> float:
         """How long ``num_tokens`` take at the very least; 0 while nothing is known."""

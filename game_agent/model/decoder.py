@@ -100,7 +100,15 @@ class Decoder:
             return table[torch.from_numpy(tokens)].float()
         return torch.from_numpy(table.numpy().take(tokens, axis=0).astype(np.float32, copy=False))
 
-    def burst(self, step: Step, slots: Longs, stops: Longs, news: Ints, pool: PagePool) -> Longs:
+    def burst(
+        self,
+        step: Step,
+        slots: Longs,
+        stops: Longs,
+        news: Ints,
+        max_s: float,
+        pool: PagePool,
+    ) -> Longs:
         """Passes that follow on one another, compiled: see ``CompiledDecoder.burst``.
 
         ``step`` is the first, of one row for each run; slots [steps, rows] are those of all.
@@ -117,6 +125,7 @@ class Decoder:
             step.plan,
             stops,
             news,
+            max_s,
         )
 
     @torch.inference_mode()

@@ -24,6 +24,7 @@ class Rope:
         self.inv_freq, self.attention_scaling = inverse_frequencies(spec)
         self._cos = np.empty((0, len(self.inv_freq)), np.float32)
         self._sin = self._cos
+        self._scaled = (self._cos, self._sin)
 
     def rotation(self, positions: npt.NDArray[np.integer]) -> tuple[Floats, Floats]:
         """cos, sin [n, rotary_dim / 2] of a pure rotation by ``positions`` [n], negative: back."""
@@ -48,7 +49,10 @@ class Rope:
         self._grow(length)
         if self.attention_scaling == 1.0:
             return self._cos, self._sin
-        return self.encoding(np.arange(length))
+        if len(self._scaled[0]) != len(self._cos):
+            scale = np.float32(self.attention_scaling)
+            self._scaled = (self._cos * scale, self._sin * scale)
+        return self._scaled
 
     def _grow(self, length: int) -> None:
         """Extend the table to at least ``length`` positions, doubling, so that growth is rare."""

@@ -126,16 +126,20 @@ class ModelRunner:
         return self.decoder.is_compiled
 
     def burst(
-        self, step: Step, slots: npt.NDArray[np.int64], news: npt.NDArray[np.int32]
+        self,
+        step: Step,
+        slots: npt.NDArray[np.int64],
+        news: npt.NDArray[np.int32],
+        max_s: float,
     ) -> npt.NDArray[np.int64]:
         """The likeliest next tokens of replies, several for each: [passes, rows].
 
         ``step`` has one row for each reply; slots [steps, rows] are those of as many passes. They
-        end early after a token that ends a reply, when ``news`` [1] is not 0, or where pages end.
-        -1 stands where logits are no numbers.
+        end early after a token that ends a reply, when ``news`` [1] is not 0, where pages end, or
+        before ``max_s`` seconds are over. -1 stands where logits are no numbers.
         """
         stops = np.array(sorted(self.stop_token_ids), np.int64)
-        return self.decoder.burst(step, slots, stops, news, self.pool)
+        return self.decoder.burst(step, slots, stops, news, max_s, self.pool)
 
     def _on_device(self) -> AbstractContextManager[object]:
         """Triton launches, and streams are made, on the thread's device, not on the tensors'."""

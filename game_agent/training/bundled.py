@@ -1,4 +1,4 @@
-"""Training of the bundled model, from nothing to a checkpoint folder."""
+"""Training of the bundled model, from nothing or from an earlier result, to a checkpoint folder."""
 
 from __future__ import annotations
 
@@ -213,10 +213,24 @@ def _beginning(preset: Preset, folder: Path, start: Path | None) -> tuple[Networ
         network = Network(preset.size)
         seed_induction(network, torch.Generator().manual_seed(preset.seed))
         return network, tokenizer
-    network, tokenizer = load_exported(start)
+    network, tokenizer = _exported(start)
     if network.size != preset.size:
         raise InvalidInput(f"{start} holds a model of other sizes than the preset's")
+    # A training that goes on keeps the tokenizer that it began with.
+    path = folder / "tokenizer.json"
+    if path.exists():
+        return network, Tokenizer.from_file(str(path))
+    _save(tokenizer, path)
     return network, tokenizer
+
+
+def _exported(folder: Path) -> tuple[Network, Tokenizer]:
+    try:
+        return load_exported(folder)
+    except (OSError, KeyError, ValueError) as error:
+        raise InvalidInput(
+            f"{folder} is no folder that train-bundled has written: {error!r}", where="start"
+        ) from None
 
 
 def _tokenizer(preset: Preset, path: Path) -> Tokenizer:
@@ -233,11 +247,15 @@ def _tokenizer(preset: Preset, path: Path) -> Tokenizer:
                 yield from (question.event, question.reply)
 
     tokenizer = train_tokenizer(texts(), preset.size.vocab_size)
+    _save(tokenizer, path)
+    return tokenizer
+
+
+def _save(tokenizer: Tokenizer, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     tokenizer.save(str(part))
     part.replace(path)
-    return tokenizer
 
 
 def train_bundled(
@@ -270,6 +288,8 @@ def train_bundled(
         raise InvalidInput("preset 'gpu' needs CUDA, which torch does not find; use 'cpu'")
     if min(1.0 if minutes is None else minutes, 1 if tokens is None else tokens) <= 0:
         raise InvalidInput("minutes and tokens of training must be more than 0")
+    if start is not None:
+        _exported(start)  # before anything is removed
     folder = work or out.with_name(f"{out.name}-training")
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -307,4 +327,5 @@ def _card(training: Training, preset: str, out: Path, log: Callable[[str], None]
         num_tokens=training.num_tokens,
         causal_only=training.causal_only,
         seed=training.preset.seed,
+        has_start=training.begun > 0,
     )

@@ -38,9 +38,9 @@ answers only the kinds of question in the tables.
 
 ## Training
 
-From nothing, on made-up scenes only (`game_agent/training/scenes.py`), for {minutes:.0f} minutes of
+{beginning}, on made-up scenes only (`game_agent/training/scenes.py`), for {minutes:.0f} minutes of
 wall-clock time: {num_tokens:.1f} million tokens in {num_steps} steps of Muon and AdamW, bfloat16
-matrices, {trained}. No text from elsewhere was used. The first layers begin with heads that look
+matrices, {trained}. No text from elsewhere was used. At first the first layers had heads that look
 back and copy (`game_agent/training/seeding.py`), as such heads would take most of a short training
 to form. To make it anew:
 
@@ -99,17 +99,20 @@ def model_card(
     num_tokens: int,
     causal_only: bool = False,
     seed: int = 0,
+    has_start: bool = False,
 ) -> str:
-    """The card's text in Markdown."""
+    """The card's text in Markdown. ``has_start``: it began with the result of another training."""
     size = network.size
     usual = {setting: score for setting, score in scores.items() if setting.is_usual}
     options = (" --causal-only" if causal_only else "") + (f" --seed {seed}" if seed else "")
+    options += " --start EARLIER" if has_start else ""
     return TEXT.format(
         millions=sum(weight.numel() for weight in network.parameters()) / 1e6,
         num_layers=size.num_layers,
         hidden_size=size.hidden_size,
         vocab_size=size.vocab_size,
         max_positions=size.max_positions,
+        beginning="From the result of an earlier training" if has_start else "From nothing",
         masks=CAUSAL_ONLY if causal_only else BOTH_MASKS,
         trained="causally" if causal_only else "with the block mask and causally",
         options=options,

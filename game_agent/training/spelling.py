@@ -1,4 +1,4 @@
-"""Words that no list has, spelt as those of the lists are: by the one or two letters before each.
+"""Made-up words, spelt as those of the lists are: by the one or two letters before each.
 
 Games' names are like that ("non-euclidean", "Microsoft"). A tokenizer cuts them into pieces that
 usual words seldom have, and a model that has never copied a piece cannot say it.
@@ -40,7 +40,7 @@ def spelt(rng: random.Random) -> str:
 
 
 def blended(rng: random.Random) -> str:
-    """The beginning of one word and the end of another, or a word that nothing is called."""
+    """The beginning of one word and the end of another, or a word of names and questions."""
     start, end = rng.choice(_words()), rng.choice(_words())
     if rng.random() < WHOLE_SHARE:
         return start

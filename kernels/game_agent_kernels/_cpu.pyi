@@ -90,6 +90,7 @@ class Decoder:
         schedule: Schedule,
         rows: int,
         max_steps: int,
+        max_s: float,
         tokens: int,
         positions: int,
         slots: int,

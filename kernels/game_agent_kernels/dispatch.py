@@ -77,6 +77,7 @@ class CompiledDecoder(Protocol):
         plan: Plan,
         stops: npt.NDArray[np.int64],
         news: npt.NDArray[np.int32],
+        max_s: float,
     ) -> npt.NDArray[np.int64]: ...
 
 

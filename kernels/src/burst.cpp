@@ -1,6 +1,7 @@
 #include "burst.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -67,6 +68,8 @@ int64_t likeliest(const float* logits, int64_t count) {
 }  // namespace
 
 int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begun = Clock::now();
   const int64_t rows = burst.rows;
   std::vector<float> residual(rows * burst.hidden), logits(rows * burst.vocab);
   std::vector<float> cos(rows * burst.half), sin(rows * burst.half);
@@ -84,7 +87,10 @@ int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst
                      burst.slots + step * rows, burst.keys, burst.values, burst.layer_bytes,
                      burst.type, &schedule, all_rows.data(), rows, &schedule, logits.data()});
     int64_t* const out = burst.out + step * rows;
-    bool is_last = step + 1 == burst.max_steps || *burst.news != 0;
+    // As long as the passes so far were.
+    const std::chrono::duration<double> until_next = (Clock::now() - begun) * (step + 2) / (step + 1);
+    bool is_last = step + 1 == burst.max_steps || until_next.count() > burst.max_s ||
+                   *burst.news != 0;
     for (int64_t row = 0; row < rows; ++row) {
       out[row] = likeliest(logits.data() + row * burst.vocab, burst.vocab);
       const int64_t* const end = burst.stops + burst.num_stops;

@@ -13,6 +13,7 @@ namespace game_agent {
 struct Burst {
   int64_t rows;
   int64_t max_steps;
+  double max_s;  // no pass follows that would likely end after so many seconds
   const int64_t* tokens;     // [rows]: those of the first pass
   const int64_t* positions;  // [rows]: their frame positions, which rise by 1 with each pass
   const int64_t* slots;      // [max_steps, rows]

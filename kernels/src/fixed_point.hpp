@@ -52,8 +52,9 @@ inline Vec largest_of_keys(const uint16_t* page, int dim) {
     const __m512i keys = _mm512_loadu_si512(page + d * kPageTokens);
     most = _mm512_max_epu16(most, _mm512_and_si512(keys, no_sign));
   }
-  most = in_pairs(most);
-  return Vec::max(first_of_pairs(most), second_of_pairs(most));
+  // Still as integers, so that a NaN, the largest of all, comes through.
+  const __m512i x = in_pairs(most), high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm512_castsi512_ps(_mm512_max_epu32(_mm512_slli_epi32(x, 16), _mm512_and_si512(x, high)))};
 }
 
 // A page [dim, 16] of bfloat16 as integers. The low bits of a float32 between 2^23 and 2^24 are a
@@ -84,7 +85,8 @@ inline float query_unit(const float* query, int half, int dim) {
   for_lanes(half, [&](int64_t d, int n) {
     const Vec a = {_mm512_abs_ps(load_lanes(query + d, n).v)};
     const Vec b = {_mm512_abs_ps(load_lanes(query + half + d, n).v)};
-    note(Vec::fma(Vec::min(a, b), Vec::all(0.41421357f), Vec::max(a, b)), 1.41421357f);
+    const Vec nan = (a - a) + (b - b);  // or 0
+    note(Vec::fma(Vec::min(a, b), Vec::all(0.41421357f), Vec::max(a, b)) + nan, 1.41421357f);
   });
   for_lanes(dim - 2 * half, [&](int64_t d, int n) {
     note({_mm512_abs_ps(load_lanes(query + 2 * half + d, n).v)}, 1.0f);

@@ -222,7 +222,7 @@ void decode(const Decoder& self, uintptr_t residual, int64_t rows, uintptr_t cos
 
 // See Burst. Returns how many passes were made.
 int64_t burst(const Decoder& self, Schedule& schedule, int64_t rows, int64_t max_steps,
-              uintptr_t tokens, uintptr_t positions, uintptr_t slots, uintptr_t embedding,
+              double max_s, uintptr_t tokens, uintptr_t positions, uintptr_t slots, uintptr_t embedding,
               int embedding_kind, int64_t hidden, int64_t vocab, uintptr_t cos, uintptr_t sin,
               int half, uintptr_t keys, uintptr_t values, int64_t layer_bytes, bool bfloat16,
               int64_t num_pages, uintptr_t stops, int64_t num_stops, uintptr_t news,
@@ -231,6 +231,7 @@ int64_t burst(const Decoder& self, Schedule& schedule, int64_t rows, int64_t max
   return run_burst(self, schedule,
                    {rows,
                     max_steps,
+                    max_s,
                     pointer<const int64_t>(tokens),
                     pointer<const int64_t>(positions),
                     pointer<const int64_t>(slots),
@@ -276,8 +277,8 @@ NB_MODULE(_cpu, m) {
       .def("forward", &decode, "residual"_a, "rows"_a, "cos"_a, "sin"_a, "half"_a, "slots"_a,
            "keys"_a, "values"_a, "layer_bytes"_a, "bfloat16"_a, "num_pages"_a, "schedule"_a,
            "out_rows"_a, "num_out"_a, "out_schedule"_a, "logits"_a, ReleaseGil())
-      .def("burst", &burst, "schedule"_a, "rows"_a, "max_steps"_a, "tokens"_a, "positions"_a,
-           "slots"_a, "embedding"_a, "embedding_kind"_a, "hidden"_a, "vocab"_a, "cos"_a, "sin"_a,
+      .def("burst", &burst, "schedule"_a, "rows"_a, "max_steps"_a, "max_s"_a, "tokens"_a,
+           "positions"_a, "slots"_a, "embedding"_a, "embedding_kind"_a, "hidden"_a, "vocab"_a, "cos"_a, "sin"_a,
            "half"_a, "keys"_a, "values"_a, "layer_bytes"_a, "bfloat16"_a, "num_pages"_a,
            "stops"_a, "num_stops"_a, "news"_a, "out"_a, ReleaseGil());
   m.def("check_plan", &check_plan_arrays, "run_rows"_a.noconvert(), "run_segments"_a.noconvert(),

@@ -22,6 +22,7 @@ from game_agent_kernels.plan import PAGE_TOKENS, Plan
 from game_agent_kernels.segment_attention.cpu import check_pages, schedule_for
 
 MAX_DIM = 256
+EMBEDDINGS = (torch.float32, torch.bfloat16, torch.float16)
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 _Args = tuple[int, int, int, int, int, int]
@@ -58,7 +59,7 @@ class CompiledDecoder:
         self._num_layers = len(layers)
         self._heads, self._kv_heads = num_heads, num_kv_heads
         self._dim = layers[0].qkv.num_out // (num_heads + 2 * num_kv_heads)
-        self._vocab = head.num_out
+        self._vocab, self._hidden = head.num_out, head.num_in
         self._decoder = _cpu.Decoder(
             layers[0].qkv.num_in,
             layers[0].down.num_in,
@@ -144,6 +145,7 @@ class CompiledDecoder:
         plan: Plan,
         stops: Longs,
         news: npt.NDArray[np.int32],
+        max_s: float,
     ) -> Longs:
         """Up to ``steps`` passes of a row for each run, whose likeliest token is the next input.
 
@@ -155,10 +157,11 @@ class CompiledDecoder:
         keys, values: as in :meth:`forward`
         stops:     int64 tokens after which no pass follows
         news:      [1] int32; no pass follows while it is not 0, which another thread may set
+        max_s:     no pass follows that would likely end after so many seconds
 
-        Returns tokens [passes, rows], at least one pass: they end with a stop, with news, or with
-        the last page of a frame. -1 stands where logits are no numbers; no pass follows. ``plan``
-        is used up. Raises as :meth:`forward`.
+        Returns tokens [passes, rows], at least one pass: they end with a stop, with news, in time,
+        or with the last page of a frame. -1 stands where logits are no numbers; no pass follows.
+        ``plan`` is used up. Raises as :meth:`forward`.
         """
         rows, num_pages = len(tokens), keys.shape[1]
         positions = plan.row_positions.astype(np.int64)
@@ -169,20 +172,33 @@ class CompiledDecoder:
             raise ValueError(f"slots and plan must have {rows} rows, a run each, as tokens has")
         if news.dtype != np.int32 or not len(news):
             raise TypeError("news must be int32")
-        if not embedding.is_cpu or not embedding.is_contiguous():
-            raise TypeError("embeddings must be contiguous, in main memory")
+        if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in (cos, sin)):
+            raise TypeError("cos and sin must be contiguous float32")
+        if embedding.dtype not in EMBEDDINGS or not embedding.is_contiguous():
+            raise TypeError(
+                f"embeddings must be contiguous and of a float type, not {embedding.dtype}"
+            )
+        if not embedding.is_cpu:
+            raise TypeError("embeddings must be in main memory")
+        if embedding.shape != (self._vocab, self._hidden):
+            raise ValueError(
+                f"embeddings {list(embedding.shape)} must be {[self._vocab, self._hidden]}"
+            )
+        if np.any(np.diff(plan.run_rows) != 1):
+            raise ValueError("every run of the plan must have one row")
         if rows and (tokens.min() < 0 or tokens.max() >= len(embedding)):
             raise IndexError(f"a token is outside 0 … {len(embedding) - 1}")
         if rows and (positions.min() < 0 or positions.max() + len(slots) > len(cos)):
             raise IndexError("cos and sin do not reach as far as the rows")
-        if len(embedding) < self._vocab or cos.shape != sin.shape:
-            raise ValueError("embeddings must be the model's, and cos and sin have one shape")
+        if cos.shape != sin.shape:
+            raise ValueError("cos and sin must have one shape")
         shape = self._checked_shape(keys, values)
         out = np.empty((len(slots), rows), np.int64)
         passes = self._decoder.burst(
             schedule_for(plan, rows, *shape),
             rows,
             len(slots),
+            max_s,
             tokens.ctypes.data,
             positions.ctypes.data,
             slots.ctypes.data,
