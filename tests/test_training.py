@@ -599,7 +599,7 @@ def test_a_training_that_begins_with_a_result(
     with pytest.raises(InvalidInput, match="no folder that train-bundled has written"):
         train(out, start=tmp_path / "typo", resume=False)
     assert checkpoint.exists()
-    other = replace(tiny_preset, size=replace(tiny_preset.size, intermediate_size=48))
+    other = replace(tiny_preset, size=replace(tiny_preset.size, intermediate_size=80))
     monkeypatch.setitem(presets.PRESETS, "cpu", other)
     with pytest.raises(InvalidInput, match="of other sizes"):
         train(tmp_path / "b", start=earlier)
