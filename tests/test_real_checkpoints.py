@@ -16,7 +16,7 @@ from test_logits import PROMPTS, assert_close
 from transformers import AutoTokenizer, GenerationConfig
 
 from game_agent.blocks.block import Block
-from game_agent.engine import Engine, Request
+from game_agent.engine import Engine, Request, Sampling
 from game_agent.errors import ModelError
 from game_agent.model.planner import Step
 from game_agent.model.runner import ModelRunner, load_runner
@@ -114,7 +114,10 @@ def reply_before(runner: ModelRunner, stop: int, count: int) -> int:
     runner.forward = steered  # type: ignore[method-assign]
     try:
         blocks = (Block(runner.encoder.block("You are Mira.", first=True)),)
-        completion = engine.run([Request(blocks, runner.encoder.event("Hi?"), max_tokens=9)])[0]
+        # The likeliest one, but drawn: so each token is a pass of its own.
+        drawn = Sampling(temperature=1.0, top_k=1, seed=0)
+        request = Request(blocks, runner.encoder.event("Hi?"), max_tokens=9, sampling=drawn)
+        completion = engine.run([request])[0]
     finally:
         runner.forward = forward  # type: ignore[method-assign]
         engine.close()
