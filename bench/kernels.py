@@ -207,13 +207,14 @@ def attention_table(cases: Sequence[Case], roof: Roofline, repeats: int) -> Tabl
 
 
 def measure_together(cases: Sequence[Case], repeats: int) -> list[float]:
-    """Seconds of the kernel on several cases, taken in turn."""
+    """Seconds of the kernel on several cases, taken in turn: over float32 pages, then bfloat16."""
     work = []
-    for case in cases:
-        builder = PlanBuilder(HEADS, KV_HEADS, case.dim)
-        q, k, v, plan = builder.build(case.shapes())
-        check(q, k, v, plan, case.dim**-0.5, case)
-        work.append(partial(cpu.segment_attention, q, k, v, plan, case.dim**-0.5))
+    for pages in (torch.float32, torch.bfloat16):
+        for case in cases:
+            builder = PlanBuilder(HEADS, KV_HEADS, case.dim, dtype=pages)
+            q, k, v, plan = builder.build(case.shapes())
+            check(q, k, v, plan, case.dim**-0.5, case)
+            work.append(partial(cpu.segment_attention, q, k, v, plan, case.dim**-0.5))
     return seconds(work, repeats)
 
 
@@ -283,10 +284,13 @@ def main(
     )
     with torch.inference_mode():
         console.print(attention_table(cases, roof, repeats))
-        short, long = measure_together(
+        short, long, short_16, long_16 = measure_together(
             [Case("300 short", 64, 50, 300, 27), Case("1 long", 64, 50, 1, 8100)], 3 * repeats
         )
-        console.print(f"300 blocks of 27 cost {short / long:.2f} × one of 8,100.")
+        console.print(
+            f"300 blocks of 27 cost {short / long:.2f} × one of 8,100, over bfloat16 KV "
+            f"{short_16 / long_16:.2f} ×."
+        )
         if not only:
             console.print(linear_table(all_rows, roof, repeats))
             console.print(elementwise_table(all_rows, roof, repeats))
