@@ -95,7 +95,7 @@ def test_a_cancelled_choice_is_none_and_not_remembered(mira: Agent) -> None:
 
 
 def test_a_queued_question_that_fails_does_not_hold_up_the_next(mira: Agent) -> None:
-    talk = mira.say("Dealer", "Tell us everything.", max_tokens=50)
+    talk = mira.say("Dealer", "Tell us everything.", max_tokens=1500)
     nothing = [{"name": "give", "parameters": {"what": {"values": "/nowhere"}}}]
     impossible = mira.act("Dealer", "Your move?", nothing)
     after = mira.choose("Dealer", "Your move?", MOVES)

@@ -148,7 +148,7 @@ def test_a_running_question_ends_at_its_deadline_with_what_it_has(tiny_checkpoin
         runtime.world("w", {"x": 1})
         agent = runtime.agent("Mira", world="w", profile="Mira.")
         ask(agent, "Hello", None, max_tokens=2).ended.wait(PATIENCE_S)
-        running = ask(agent, "Tell me everything", 300)
+        running = ask(agent, "Tell me everything", 200, max_tokens=12000)
         assert running.ended.wait(PATIENCE_S)
         assert running.answer is not None
         assert running.answer.finish_reason == "deadline"
