@@ -96,7 +96,9 @@ def touch_first_pages(pool: PagePool, num_bytes: int = 2**28) -> threading.Threa
         for tensor in (pool.keys, pool.values)
         for layer in tensor
     ]
-    thread = threading.Thread(target=_populate, args=(pool, ranges), daemon=True)
+    # No daemon: it may be the last to hold the pool, and a thread that the interpreter cuts off while
+    # torch frees memory ends the process. It stops with the main thread.
+    thread = threading.Thread(target=_populate, args=(pool, ranges), daemon=False)
     thread.start()
     return thread
 
@@ -109,6 +111,8 @@ def _populate(pool: PagePool, ranges: list[tuple[int, int]]) -> None:
         # In steps, since the memory map is locked meanwhile. Contents are kept: this may run beside
         # a step that writes the same pages.
         for at in range(first, start + length, POPULATE_BYTES):
+            if not threading.main_thread().is_alive():
+                return
             size = min(POPULATE_BYTES, start + length - at)
             madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), MADV_POPULATE_WRITE)
 
