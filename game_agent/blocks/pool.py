@@ -96,8 +96,8 @@ def touch_first_pages(pool: PagePool, num_bytes: int = 2**28) -> threading.Threa
         for tensor in (pool.keys, pool.values)
         for layer in tensor
     ]
-    # No daemon: it may be the last to hold the pool, and a thread that the interpreter cuts off while
-    # torch frees memory ends the process. It stops with the main thread.
+    # No daemon: it may be the last to hold the pool, and a thread that the interpreter cuts off
+    # while torch frees memory ends the process. It stops with the main thread.
     thread = threading.Thread(target=_populate, args=(pool, ranges), daemon=False)
     thread.start()
     return thread
