@@ -38,19 +38,15 @@ def cases(rows: int) -> Iterator[tuple[str, Operation, Operation, float]]:
     )
     qkv = torch.randn(rows, 3 * HEADS * DIM)
     angles = torch.rand(rows, DIM // 2)
+    cos, sin = angles.cos(), angles.sin()
     slots = torch.arange(rows)
     pages = -(-rows // 16)
     ours, theirs = (_pages(pages), _pages(pages))
     yield (
         "RoPE + paged write",
+        lambda: (store_cpu.rope_store(qkv, cos, sin, slots, *ours, num_heads=HEADS), *ours),
         lambda: (
-            store_cpu.rope_store(qkv, angles.cos(), angles.sin(), slots, *ours, num_heads=HEADS),
-            *ours,
-        ),
-        lambda: (
-            store_reference.rope_store(
-                qkv, angles.cos(), angles.sin(), slots, *theirs, num_heads=HEADS
-            ),
+            store_reference.rope_store(qkv, cos, sin, slots, *theirs, num_heads=HEADS),
             *theirs,
         ),
         2 * qkv.nbytes,

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cmath>
-#include <initializer_list>
 #include <memory>
 
 #include "attend.hpp"
@@ -56,6 +55,7 @@ class PairWorker : public Worker<uint16_t> {
         pairs_(pair_scratch()),
         is_fixed_(head_rows_ >= kFixedRows) {
     fix_queries();
+    for (int i = 0; i <= kTilePages; ++i) places_[i] = i * kPageTokens;
   }
 
   void run() {
@@ -65,6 +65,7 @@ class PairWorker : public Worker<uint16_t> {
 
  protected:
   void attend_tile(const Tile<uint16_t>& tile) {
+    place_pages(tile);
     for_rotations(tile, [&](int begin, int end) { score_pages(tile, begin, end); });
     alignas(64) float factor[kTileRows + 16];
     for (int r = 0; r < rows_; r += Vec::kRowBlock) {
@@ -72,6 +73,14 @@ class PairWorker : public Worker<uint16_t> {
     }
     for (int page = 0; page < tile.count; ++page) pair_values(tile, page);
     add_values(tile, factor);
+  }
+
+  // Weights and values of a short page take no more room than the keys that some row sees, whole
+  // pairs of them: there is less to multiply.
+  void place_pages(const Tile<uint16_t>& tile) {
+    for (int i = 0; i < tile.count; ++i) {
+      places_[i + 1] = places_[i] + (visible_keys(highest_, *tile.pages[i]) + 1) / 2 * 2;
+    }
   }
 
   // Calls score(begin, end) for the pages of a tile that the same angles turn, with queries turned
@@ -188,7 +197,6 @@ class PairWorker : public Worker<uint16_t> {
 
   // Scores become rounded weights; factor [rows] is what earlier sums have to be multiplied by.
   void weigh_rows(const Tile<uint16_t>& tile, int first_row, int count, float* factor) {
-    const __m512i ones = _mm512_set1_epi16(0x3f80);
     alignas(64) float drop[16] = {};
     for (int i = 0; i < count; ++i) {
       const int r = first_row + i;
@@ -200,20 +208,31 @@ class PairWorker : public Worker<uint16_t> {
     exp2(Vec::load(drop)).store(factor);
     for (int i = 0; i < count; ++i) {
       const int r = first_row + i;
-      const float* scores = scratch_.scores + r * kScoreStride;
-      uint16_t* const weights = pairs_.weights + r * kWeightStride;
-      const Vec top = Vec::all(scratch_.top[r]);
-      Vec sum = Vec::zero();
-      for (int j = 0; j < tile.count * kPageTokens; j += 2 * Vec::kLanes) {
-        const __m512i pair = to_bf16(weight_of(Vec::load(scores + j) - top),
-                                     j + Vec::kLanes < tile.count * kPageTokens
-                                         ? weight_of(Vec::load(scores + j + Vec::kLanes) - top)
-                                         : Vec::zero());
-        _mm512_store_si512(weights + j, pair);
-        sum = add_products(sum, pair, ones);
-      }
-      scratch_.total[r] = scratch_.total[r] * factor[i] + Vec::sum(sum);
+      scratch_.total[r] = scratch_.total[r] * factor[i] + weigh_row(r, tile.count);
     }
+  }
+
+  // The sum of the weights, two pages at a time. What is stored behind a short page is written over
+  // by the next one.
+  float weigh_row(int r, int num_pages) {
+    const __m512i ones = _mm512_set1_epi16(0x3f80);
+    const float* const scores = scratch_.scores + r * kScoreStride;
+    uint16_t* const weights = pairs_.weights + r * kWeightStride;
+    const Vec top = Vec::all(scratch_.top[r]);
+    Vec sum = Vec::zero();
+    for (int page = 0; page < num_pages; page += 2) {
+      const float* const from = scores + page * kPageTokens;
+      const bool two = page + 1 < num_pages;
+      const Vec second = two ? weight_of(Vec::load(from + kPageTokens) - top) : Vec::zero();
+      const __m512i pair = to_bf16(weight_of(Vec::load(from) - top), second);
+      _mm512_storeu_si512(weights + places_[page], pair);
+      if (two && places_[page + 1] != places_[page] + kPageTokens) {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + places_[page + 1]),
+                            _mm512_extracti64x4_epi64(pair, 1));
+      }
+      sum = add_products(sum, pair, ones);
+    }
+    return Vec::sum(sum);
   }
 
   // The values of two keys side by side. Values that no row sees may never have been written: they
@@ -224,8 +243,8 @@ class PairWorker : public Worker<uint16_t> {
     const uint16_t* const values = tile.values[page];
     for (int d = 0; d < dim; d += 32) {
       const auto used = static_cast<__mmask32>(dim - d >= 32 ? ~0u : (1u << (dim - d)) - 1);
-      Pairs16* const to = pairs_.values[d / 16] + page * kPageTokens / 2;
-      for (int t = 0; t < kPageTokens; t += 2) {
+      Pairs16* const to = pairs_.values[d / 16] + places_[page] / 2;
+      for (int t = 0; t < visible; t += 2) {
         const __mmask32 first = t < visible ? used : 0, second = t + 1 < visible ? used : 0;
         const __m512i a = _mm512_maskz_loadu_epi16(first, values + t * dim + d);
         const __m512i b = _mm512_maskz_loadu_epi16(second, values + (t + 1) * dim + d);
@@ -260,7 +279,7 @@ class PairWorker : public Worker<uint16_t> {
         constexpr int W = decltype(wide)::value;
         for (; d + (W - 1) * Vec::kLanes < end; d += W * Vec::kLanes) {
           add_value_pairs<R, W>(weights, pairs_.values + d / Vec::kLanes,
-                                pages * kPageTokens / 2, factor, acc + d);
+                                places_[pages] / 2, factor, acc + d);
         }
       };
       step(Count<kVectors<R>>());
@@ -270,6 +289,7 @@ class PairWorker : public Worker<uint16_t> {
 
   PairScratch& pairs_;
   const bool is_fixed_;  // scores come from products of integers
+  int places_[kTilePages + 1];  // where the weights and values of a tile's pages begin
 };
 
 // Pages of float32 as attend() does, others on pairs.

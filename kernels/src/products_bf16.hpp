@@ -2,6 +2,8 @@
 // with pairs of 16-bit numbers.
 #pragma once
 
+#include <initializer_list>
+
 #include "fixed_point.hpp"
 #include "split_bf16.hpp"
 
