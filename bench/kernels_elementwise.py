@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from game_agent_kernels import Draws
 from game_agent_kernels.rms_norm import cpu as norm_cpu
 from game_agent_kernels.rms_norm import reference as norm_reference
 from game_agent_kernels.rope_store import cpu as store_cpu
 from game_agent_kernels.rope_store import reference as store_reference
+from game_agent_kernels.sample import batch as sample_batch
+from game_agent_kernels.sample import cpu as sample_cpu
 from game_agent_kernels.silu_mul import cpu as silu_cpu
 from game_agent_kernels.silu_mul import reference as silu_reference
 
-HIDDEN, INNER, HEADS, DIM = 256, 512, 4, 64
+HIDDEN, INNER, HEADS, DIM, VOCAB = 256, 512, 4, 64, 3072
 Operation = Callable[[], "Tensor | tuple[Tensor, ...]"]
 
 
@@ -50,6 +54,17 @@ def cases(rows: int) -> Iterator[tuple[str, Operation, Operation, float]]:
             *theirs,
         ),
         2 * qkv.nbytes,
+    )
+
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 3, (rows, VOCAB)).astype(np.float32))
+    full = partial(np.full, rows, dtype=np.float32)
+    draws = Draws(full(0.8), full(0.95), np.zeros(rows, np.int64), rng.random(rows, np.float32))
+    yield (
+        "draw, top-p 0.95",
+        partial(sample_cpu.sample_rows, logits, draws),
+        partial(sample_batch.sample_rows, logits, draws),
+        logits.nbytes,
     )
 
 

@@ -15,10 +15,12 @@ from checkpoints import VOCAB, make_checkpoint
 from game_agent.blocks.block import Block
 from game_agent.engine import Completion, Engine, Request, Sampling
 from game_agent.engine.burst import MAX_TOKENS
+from game_agent.engine.chance import Chance
 from game_agent.engine.waiter import Waiter
 from game_agent.errors import GameAgentError
 from game_agent.model.planner import Run, build_step, own_segment
 from game_agent.model.runner import ModelRunner, load_runner
+from game_agent_kernels import Draws
 
 pytest.importorskip("game_agent_kernels.native", reason="the extension is not built")
 
@@ -40,8 +42,8 @@ class Steps:
         self.sizes: list[int] = []
         burst = runner.burst
 
-        def counted(step: Any, slots: Any, news: Any, max_s: float) -> Any:
-            tokens = burst(step, slots, news, 1e9 if always else max_s)
+        def counted(step: Any, slots: Any, draws: Any, news: Any, max_s: float) -> Any:
+            tokens = burst(step, slots, draws, news, 1e9 if always else max_s)
             self.sizes.append(len(tokens))
             return tokens
 
@@ -86,6 +88,42 @@ def test_the_same_replies(tmp_path: Path, model: str, kv_dtype: str, mode: str) 
     assert pools[0] == pools[1]
     for each in (by_step, by_burst):
         each.engine.close()
+
+
+SAMPLINGS = [
+    Sampling(temperature=0.7, seed=1),
+    Sampling(temperature=1.5, seed=2, top_p=0.9),
+    Sampling(),
+    Sampling(temperature=1.0, seed=-3, top_p=0.8, top_k=20),
+]
+
+
+def test_the_same_chance(tmp_path: Path) -> None:
+    """Drawn replies, and a greedy one among them, alone and together: chance stays with its reply,
+    whatever a burst that ended early had foreseen."""
+    by_step, by_burst = (Steps(make_checkpoint(tmp_path), always=b) for b in (False, True))
+    asked = [replace(r, sampling=s) for r, s in zip(requests(5), SAMPLINGS, strict=True)]
+    expected, together = (each.engine.run(asked) for each in (by_step, by_burst))
+    alone = [by_burst.engine.run([request])[0] for request in asked]
+    assert replies(together) == replies(alone) == replies(expected)
+    assert by_burst.sizes
+    assert len({each.tokens for each in expected}) == len(asked)
+    stop = expected[1].tokens[10]
+    for each in (by_step, by_burst):
+        each.engine.runner.stop_token_ids = frozenset([stop])
+    assert replies(by_burst.engine.run(asked)) == replies(by_step.engine.run(asked))
+    for each in (by_step, by_burst):
+        each.engine.close()
+
+
+def test_chance_follows_from_the_seed() -> None:
+    chance, other = Chance(7), Chance(7)
+    ahead = chance.peek(100)
+    assert chance.peek(3) == ahead[:3]
+    assert [chance.take() for _ in range(100)] == ahead == [other.take() for _ in range(100)]
+    assert all(0 <= x < 1 for x in ahead)
+    assert Chance(8).take() != ahead[0]
+    assert Chance(None).take() != Chance(None).take()
 
 
 def test_a_token_that_ends_a_reply_ends_the_burst(tmp_path: Path) -> None:
@@ -143,6 +181,7 @@ def first_pass(runner: ModelRunner, length: int) -> dict[str, Any]:
         "keys": runner.pool.keys,
         "values": runner.pool.values,
         "plan": build_step([run]).plan,
+        "draws": Draws.greedy(len(slots), 1),
         "stops": np.empty(0, np.int64),
         "news": np.zeros(1, np.int32),
         "max_s": 1e9,
@@ -198,6 +237,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: dict[str, Any], err
     compiled = runner.decoder.compiled
     assert compiled is not None
     arguments = first_pass(runner, 3) | wrong
+    if arguments["slots"].ndim == 2:
+        arguments["draws"] = Draws.greedy(*arguments["slots"].shape)
     if error is None:
         compiled.burst(**arguments)
         return
@@ -205,12 +246,20 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, wrong: dict[str, Any], err
         compiled.burst(**arguments)
 
 
-def test_only_plain_replies_and_short_passes(tmp_path: Path) -> None:
-    steps = Steps(make_checkpoint(tmp_path), always=True)
-    drawn = requests(5, sampling=Sampling(temperature=0.7, seed=1))
-    steps.engine.run(drawn)
-    assert not steps.sizes, "what is drawn by chance needs a generator"
-    steps.engine.close()
+class Ends(Waiter):
+    """Notes every end that it hears of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends: list[Completion | GameAgentError] = []
+
+    def on_done(self, completion: Completion) -> None:
+        self.ends.append(completion)
+        super().on_done(completion)
+
+    def on_error(self, error: GameAgentError) -> None:
+        self.ends.append(error)
+        super().on_error(error)
 
 
 def test_each_has_one_end(tmp_path: Path) -> None:
@@ -219,20 +268,33 @@ def test_each_has_one_end(tmp_path: Path) -> None:
     first, second = requests(6)[:2]
     expected = steps.engine.run([first])[0]
     stop = replace(first, stop=(expected.text[len(expected.text) // 2 :][:3],))
-    ends: list[object] = []
-
-    class Ends(Waiter):
-        def on_done(self, completion: Completion) -> None:
-            ends.append(completion)
-            super().on_done(completion)
-
-        def on_error(self, error: GameAgentError) -> None:
-            ends.append(error)
-            super().on_error(error)
-
     waiters = [Ends(), Ends()]
     steps.engine.submit_all(list(zip((stop, second), waiters, strict=True)))
     for waiter in waiters:
         waiter.wait()
-    assert len(ends) == 2
+    assert [len(waiter.ends) for waiter in waiters] == [1, 1]
+    steps.engine.close()
+
+
+def test_one_fails_and_the_other_goes_on(tmp_path: Path) -> None:
+    """Its values are spoilt while the tokens of a burst are handed out."""
+    steps = Steps(make_checkpoint(tmp_path), always=True)
+    first, second = requests(6)[:2]
+    expected = steps.engine.run([first])[0]
+    runner = steps.engine.runner
+
+    class Spoils(Ends):
+        def on_text(self, index: int, text: str) -> None:
+            super().on_text(index, text)
+            for sequence in steps.engine._loop.running:
+                if index == 5 and sequence.request is second:
+                    runner.pool.values[:, int(sequence.pages[0])] = torch.nan
+
+    one, other = Spoils(), Ends()
+    steps.engine.submit_all([(first, one), (second, other)])
+    assert one.wait().tokens == expected.tokens
+    with pytest.raises(GameAgentError, match="no numbers"):
+        other.wait()
+    assert [len(waiter.ends) for waiter in (one, other)] == [1, 1]
+    assert runner.pool.num_free > 0
     steps.engine.close()

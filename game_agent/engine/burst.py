@@ -10,9 +10,10 @@ from collections.abc import Sequence as Seq
 import numpy as np
 import numpy.typing as npt
 
+from game_agent.engine.draw import draws_of
 from game_agent.engine.sequence import Chunk
 from game_agent.model.planner import page_slots
-from game_agent_kernels import PAGE_TOKENS
+from game_agent_kernels import PAGE_TOKENS, Draws
 
 MAX_S = 0.005
 """No burst is longer, unless one pass is: so much later is a token heard, or a deadline kept.
@@ -24,8 +25,8 @@ MAX_TOKENS = 8
 def burst_tokens(chunks: Seq[Chunk]) -> int:
     """How many tokens of each reply may be computed now; 0: no burst.
 
-    Only replies under way, of which the likeliest token is to be drawn and nothing else asked, and
-    only as many tokens as their last pages have room for and all of them want.
+    Only replies under way, of which a token is to be drawn and nothing else asked, and only as many
+    tokens as their last pages have room for and all of them want.
     """
     if not all(map(_is_plain, chunks)):
         return 0
@@ -46,7 +47,6 @@ def _is_plain(chunk: Chunk) -> bool:
         and sequence.constraint is None
         and sequence.scoring is None
         and not sequence.request.score
-        and sequence.request.sampling.temperature <= 0
     )
 
 
@@ -59,3 +59,12 @@ def burst_slots(chunks: Seq[Chunk], count: int) -> npt.NDArray[np.int64]:
         ],
         axis=1,
     )
+
+
+def burst_draws(chunks: Seq[Chunk], count: int) -> Draws:
+    """How they are drawn; what chance gives them stays the next that it gives."""
+    sequences = [chunk.sequence for chunk in chunks]
+    samplings = [sequence.request.sampling for sequence in sequences]
+    if all(sampling.temperature <= 0 for sampling in samplings):
+        return Draws.greedy(count, len(chunks))
+    return draws_of(samplings, [sequence.chance.peek(count) for sequence in sequences])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -12,7 +12,10 @@ from torch import Tensor
 from game_agent.engine.request import Choice, Sampling
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.errors import GameAgentError
-from game_agent_kernels import sample_rows
+from game_agent_kernels import Draws
+from game_agent_kernels.sample import batch
+
+SampleRows = Callable[[Tensor, Draws], Tensor]
 
 
 def take_rows(chunks: Seq[Chunk], logits: Tensor) -> list[tuple[Sequence, int]]:
@@ -47,7 +50,9 @@ def take_rows(chunks: Seq[Chunk], logits: Tensor) -> list[tuple[Sequence, int]]:
     return drawing
 
 
-def draw_tokens(logits: Tensor, drawing: Seq[tuple[Sequence, int]]) -> list[int | GameAgentError]:
+def draw_tokens(
+    sample_rows: SampleRows, logits: Tensor, drawing: Seq[tuple[Sequence, int]]
+) -> list[int | GameAgentError]:
     """The next token of each sequence by its row of logits [rows, vocab], or why there is none."""
     if not drawing:
         return []
@@ -66,17 +71,29 @@ def draw_tokens(logits: Tensor, drawing: Seq[tuple[Sequence, int]]) -> list[int 
                 failed[index] = error
             else:
                 rows[index] = rows[index].masked_fill(~allowed.to(rows.device), -torch.inf)
-    tokens = draw_rows(
-        rows,
-        [sequence.request.sampling for sequence in sequences],
-        [sequence.generator for sequence in sequences],
-    )
+    draws = draws_of([s.request.sampling for s in sequences], [[take(s)] for s in sequences])
+    tokens = sample_rows(rows, draws._replace(chances=draws.chances[0])).tolist()
     return [failed.get(index) or drawn(token) for index, token in enumerate(tokens)]
 
 
-def drawn(token: int | None) -> int | GameAgentError:
-    """A token, or why there is none: its logits, for None or -1, are no numbers."""
-    if token is None or token < 0:
+def take(sequence: Sequence) -> float:
+    """What chance gives a sequence's next token; greedy ones need nothing of it."""
+    return sequence.chance.take() if sequence.request.sampling.temperature > 0 else 0.0
+
+
+def draws_of(samplings: Seq[Sampling], chances: Seq[Seq[float]]) -> Draws:
+    """Of rows with these samplings; ``chances`` [rows, steps] become [steps, rows]."""
+    return Draws(
+        np.array([each.temperature for each in samplings], np.float32),
+        np.array([each.top_p for each in samplings], np.float32),
+        np.array([each.top_k for each in samplings], np.int64),
+        np.array(chances, np.float32).T.copy(),
+    )
+
+
+def drawn(token: int) -> int | GameAgentError:
+    """A token, or why there is none: its logits, for -1, are no numbers."""
+    if token < 0:
         return GameAgentError("no token could be drawn: the model's logits are no numbers")
     return token
 
@@ -89,48 +106,6 @@ def choose(sequence: Sequence) -> Choice | None:
     assert sequence.scoring is not None
     scores = sequence.scoring.scores(normalize=sequence.request.normalize)
     logits = torch.tensor([scores], dtype=torch.float64)
-    index = draw_rows(logits, [sequence.request.sampling], [sequence.generator])[0]
-    return None if index is None else Choice(index, tuple(scores))
-
-
-def draw_rows(
-    logits: Tensor, samplings: Seq[Sampling], generators: Seq[torch.Generator]
-) -> list[int | None]:
-    """An index for each row of logits [rows, n]; None for a row that holds no numbers.
-
-    What a row gives depends on its logits, its sampling and its generator alone.
-    """
-    highest, tokens = _highest(logits)
-    by_kind: dict[bool, list[int]] = {}
-    for row, sampling in enumerate(samplings):
-        if sampling.temperature > 0:
-            by_kind.setdefault(sampling.cuts, []).append(row)
-    for cuts, rows in by_kind.items():
-        chosen = [samplings[row] for row in rows]
-        draws = [torch.rand(1, generator=generators[row]) for row in rows]
-        index = torch.tensor(rows, device=logits.device)
-        tokens[index] = sample_rows(
-            logits[index],
-            _column(logits, [sampling.temperature for sampling in chosen]),
-            _column(logits, [sampling.top_p for sampling in chosen]) if cuts else None,
-            torch.cat(draws).to(logits.device),
-            _column(logits, [sampling.top_k for sampling in chosen]).long() if cuts else None,
-        )
-    return [
-        token if math.isfinite(value) else None
-        for token, value in zip(tokens.tolist(), highest.tolist(), strict=True)
-    ]
-
-
-def _highest(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest logit of each row and its index; no number where any of the row is none."""
-    if logits.device.type != "cpu":
-        return logits.max(-1)
-    # Between two passes numpy's search for it is the quicker one.
-    rows = logits.numpy()
-    tokens = rows.argmax(-1)
-    return torch.from_numpy(rows[np.arange(len(rows)), tokens]), torch.from_numpy(tokens)
-
-
-def _column(logits: Tensor, values: Seq[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=logits.device)
+    draws = draws_of([sequence.request.sampling], [[take(sequence)]])
+    index = int(batch.sample_rows(logits, draws._replace(chances=draws.chances[0])))
+    return None if index < 0 else Choice(index, tuple(scores))

@@ -16,8 +16,8 @@ from game_agent.blocks.tiers import Tiers
 from game_agent.clock import Clock
 from game_agent.config import EngineSettings
 from game_agent.engine import reply
-from game_agent.engine.burst import MAX_S, burst_slots, burst_tokens
-from game_agent.engine.draw import choose, draw_tokens, drawn, take_rows
+from game_agent.engine.burst import MAX_S, burst_draws, burst_slots, burst_tokens
+from game_agent.engine.draw import choose, draw_tokens, drawn, take, take_rows
 from game_agent.engine.idle import NewBlocks
 from game_agent.engine.intake import Intake
 from game_agent.engine.pace import Pace
@@ -202,9 +202,9 @@ class StepLoop:
 
     def _burst(self, chunks: Seq[Chunk], count: int) -> list[list[int]]:
         """The next tokens of all replies, up to ``count`` passes of one for each."""
-        slots = burst_slots(chunks, count)
+        slots, draws = burst_slots(chunks, count), burst_draws(chunks, count)
         begun_s = self._clock.now_s()
-        passes = self._runner.burst(self._build(chunks), slots, self._intake.news, MAX_S)
+        passes = self._runner.burst(self._build(chunks), slots, draws, self._intake.news, MAX_S)
         pass_s = (self._clock.now_s() - begun_s) / len(passes)
         for _ in passes:
             self._metrics.count_step(len(chunks))
@@ -219,6 +219,7 @@ class StepLoop:
                 sequence = chunk.sequence
                 if sequence in self.running and not self._intake.is_ending(sequence):
                     sequence.num_computed += 1
+                    take(sequence)
                     self._hand_out([(sequence, drawn(token))])
 
     def _build(self, chunks: Seq[Chunk]) -> Step:
@@ -243,7 +244,7 @@ class StepLoop:
     def _advance(self, chunks: Seq[Chunk], logits: Tensor) -> None:
         """Publish what is complete, draw next tokens, end what is done."""
         drawing = take_rows(chunks, logits)
-        tokens = draw_tokens(logits, drawing)
+        tokens = draw_tokens(self._runner.kernels.sample_rows, logits, drawing)
         self._hand_out([(s, token) for (s, _), token in zip(drawing, tokens, strict=True)])
         for sequence in list(self.running):
             self._end_without_reply(sequence)

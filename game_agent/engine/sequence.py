@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,6 +14,7 @@ from game_agent.blocks.block import SHARED_MODES, block_keys, chain_keys
 from game_agent.blocks.pool import pages_for
 from game_agent.blocks.store import BlockStore, Entry
 from game_agent.blocks.tiers import Tiers, Wanted
+from game_agent.engine.chance import Chance
 from game_agent.engine.contextual import Draft, draft_prompt
 from game_agent.engine.request import Choice, Listener, Request, Usage
 from game_agent.engine.scoring import Scoring
@@ -78,10 +78,9 @@ class Sequence:
         self.scoring = Scoring(self.request.options) if self.request.options else None
 
     @cached_property
-    def generator(self) -> torch.Generator:
+    def chance(self) -> Chance:
         """What the reply's tokens are drawn with, where they are."""
-        seed = self.request.sampling.seed
-        return torch.Generator().manual_seed(secrets.randbits(63) if seed is None else seed % 2**63)
+        return Chance(self.request.sampling.seed)
 
     @property
     def num_block_tokens(self) -> int:

@@ -15,7 +15,7 @@ from game_agent.model.planner import Step
 from game_agent.model.rope import Rope
 from game_agent.model.spec import ModelSpec
 from game_agent.model.weights import LayerWeights, Weights
-from game_agent_kernels import Kernels, Plan
+from game_agent_kernels import Draws, Kernels, Plan
 from game_agent_kernels.dispatch import CompiledDecoder
 
 Longs = npt.NDArray[np.int64]
@@ -104,6 +104,7 @@ class Decoder:
         self,
         step: Step,
         slots: Longs,
+        draws: Draws,
         stops: Longs,
         news: Ints,
         max_s: float,
@@ -111,7 +112,8 @@ class Decoder:
     ) -> Longs:
         """Passes that follow on one another, compiled: see ``CompiledDecoder.burst``.
 
-        ``step`` is the first, of one row for each run; slots [steps, rows] are those of all.
+        ``step`` is the first, of one row for each run; slots and chances [steps, rows] are those of
+        all.
         """
         assert self.compiled is not None
         last = int(step.plan.row_positions.max()) + len(slots)
@@ -123,6 +125,7 @@ class Decoder:
             pool.keys,
             pool.values,
             step.plan,
+            draws,
             stops,
             news,
             max_s,

@@ -27,7 +27,7 @@ from game_agent.model.weights import load_weights
 from game_agent.text.choosing import checkpoint_name, choose_format
 from game_agent.text.formats import PromptEncoder
 from game_agent.text.tokenizer import Tokenizer
-from game_agent_kernels import Kernels, kernels_for, multiplies_bfloat16
+from game_agent_kernels import Draws, Kernels, kernels_for, multiplies_bfloat16
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 WEIGHT_BITS = {"int8": 8}
@@ -129,17 +129,18 @@ class ModelRunner:
         self,
         step: Step,
         slots: npt.NDArray[np.int64],
+        draws: Draws,
         news: npt.NDArray[np.int32],
         max_s: float,
     ) -> npt.NDArray[np.int64]:
-        """The likeliest next tokens of replies, several for each: [passes, rows].
+        """The next tokens of replies, several for each: [passes, rows].
 
-        ``step`` has one row for each reply; slots [steps, rows] are those of as many passes. They
-        end early after a token that ends a reply, when ``news`` [1] is not 0, where pages end, or
-        before ``max_s`` seconds are over. -1 stands where logits are no numbers.
+        ``step`` has one row for each reply; slots and chances [steps, rows] are those of as many
+        passes. They end early after a token that ends a reply, when ``news`` [1] is not 0, where
+        pages end, or before ``max_s`` seconds are over. -1 stands where logits are no numbers.
         """
         stops = np.array(sorted(self.stop_token_ids), np.int64)
-        return self.decoder.burst(step, slots, stops, news, max_s, self.pool)
+        return self.decoder.burst(step, slots, draws, stops, news, max_s, self.pool)
 
     def _on_device(self) -> AbstractContextManager[object]:
         """Triton launches, and streams are made, on the thread's device, not on the tensors'."""

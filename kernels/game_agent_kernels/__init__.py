@@ -13,11 +13,12 @@ from game_agent_kernels.dispatch import (
 )
 from game_agent_kernels.linear.reference import PackedLinear
 from game_agent_kernels.plan import FAR_PAST, PAGE_TOKENS, Plan, Segments
-from game_agent_kernels.sample.batch import sample_rows
+from game_agent_kernels.sample.draws import Draws
 
 __all__ = [
     "FAR_PAST",
     "PAGE_TOKENS",
+    "Draws",
     "Kernels",
     "PackedLinear",
     "Plan",
@@ -25,6 +26,5 @@ __all__ = [
     "available_backends",
     "kernels_for",
     "multiplies_bfloat16",
-    "sample_rows",
     "set_num_threads",
 ]

@@ -5,6 +5,8 @@ import numpy.typing as npt
 
 HAS_FLOAT16_WEIGHTS: bool
 
+_DrawArgs = tuple[int, int, int, int]
+
 class Schedule:
     def __init__(
         self,
@@ -106,12 +108,14 @@ class Decoder:
         layer_bytes: int,
         bfloat16: bool,
         num_pages: int,
+        draws: _DrawArgs,
         stops: int,
         num_stops: int,
         news: int,
         out: int,
     ) -> int: ...
 
+def sample(logits: int, rows: int, count: int, draws: _DrawArgs, tokens: int) -> None: ...
 def norm(
     x: int, residual: int, weight: int, out: int, sum: int, rows: int, dim: int, eps: float
 ) -> None: ...

@@ -17,6 +17,8 @@ from game_agent_kernels.linear.reference import PackedLinear, linear, pack_linea
 from game_agent_kernels.plan import Plan
 from game_agent_kernels.rms_norm.reference import add_rms_norm, rms_norm
 from game_agent_kernels.rope_store.reference import rope_store
+from game_agent_kernels.sample.batch import sample_rows
+from game_agent_kernels.sample.draws import Draws
 from game_agent_kernels.segment_attention import reference, rope_shift
 from game_agent_kernels.silu_mul.reference import silu_mul
 
@@ -28,6 +30,7 @@ try:
     from game_agent_kernels.linear import cpu as cpu_linear
     from game_agent_kernels.rms_norm import cpu as cpu_norm
     from game_agent_kernels.rope_store import cpu as cpu_store
+    from game_agent_kernels.sample import cpu as cpu_sample
     from game_agent_kernels.segment_attention import cpu as cpu_attention
     from game_agent_kernels.silu_mul import cpu as cpu_silu
 except ImportError as error:
@@ -75,6 +78,7 @@ class CompiledDecoder(Protocol):
         keys: Tensor,
         values: Tensor,
         plan: Plan,
+        draws: Draws,
         stops: npt.NDArray[np.int64],
         news: npt.NDArray[np.int32],
         max_s: float,
@@ -97,6 +101,7 @@ class Kernels:
     add_rms_norm: Callable[..., tuple[Tensor, Tensor]] = add_rms_norm
     silu_mul: Callable[..., Tensor] = silu_mul
     pack_linear: Callable[..., PackedLinear] = pack_linear
+    sample_rows: Callable[[Tensor, Draws], Tensor] = sample_rows
     linear: Callable[[Tensor, PackedLinear], Tensor] = linear
     compile_decoder: Callable[..., CompiledDecoder | None] | None = None
     capturable: bool = False
@@ -116,6 +121,7 @@ if _missing is None:
         cpu_silu.silu_mul,
         pack_linear=cpu_linear.pack_linear,
         linear=cpu_linear.linear,
+        sample_rows=cpu_sample.sample_rows,
         compile_decoder=cpu_decoder.compile_decoder,
     )
 if _has_triton:

@@ -2,16 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstring>
-#include <limits>
 #include <numeric>
 
 namespace game_agent {
 
 namespace {
-
-constexpr int kLanes = 16;  // compared side by side
 
 float to_float(uint32_t bits) {
   float x;
@@ -44,27 +40,6 @@ void embed(const Burst& burst, int64_t token, float* to) {
   }
 }
 
-// The first of the largest, or -1 where it is no number or any is none.
-int64_t likeliest(const float* logits, int64_t count) {
-  float best[kLanes];
-  int none[kLanes] = {};
-  std::fill_n(best, kLanes, -std::numeric_limits<float>::infinity());
-  const auto look = [&](int lane, float x) {
-    best[lane] = x > best[lane] ? x : best[lane];
-    none[lane] |= x != x;
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int lane = 0; lane < kLanes; ++lane) look(lane, logits[i + lane]);
-  }
-  for (; i < count; ++i) look(0, logits[i]);
-  const float top = *std::max_element(best, best + kLanes);
-  if (!std::isfinite(top) || std::any_of(none, none + kLanes, [](int x) { return x != 0; })) {
-    return -1;
-  }
-  return std::find(logits, logits + count, top) - logits;
-}
-
 }  // namespace
 
 int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst) {
@@ -91,8 +66,10 @@ int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst
     const std::chrono::duration<double> until_next = (Clock::now() - begun) * (step + 2) / (step + 1);
     bool is_last = step + 1 == burst.max_steps || until_next.count() > burst.max_s ||
                    *burst.news != 0;
+    const Draws& draws = burst.draws;
+    sample_rows(logits.data(), rows, burst.vocab,
+                {draws.temperatures, draws.top_ps, draws.top_ks, draws.chances + step * rows}, out);
     for (int64_t row = 0; row < rows; ++row) {
-      out[row] = likeliest(logits.data() + row * burst.vocab, burst.vocab);
       const int64_t* const end = burst.stops + burst.num_stops;
       is_last = is_last || out[row] < 0 || std::find(burst.stops, end, out[row]) != end;
     }

@@ -1,10 +1,11 @@
-// Several tokens of replies in one call: each is the likeliest one, and the next pass's input.
+// Several tokens of replies in one call: each is drawn, and the next pass's input.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "decoder.hpp"
+#include "sample.hpp"
 #include "schedule.hpp"
 
 namespace game_agent {
@@ -28,6 +29,7 @@ struct Burst {
   char* values;
   int64_t layer_bytes;
   PageType type;
+  Draws draws;  // chances are [max_steps, rows]
   const int64_t* stops;  // tokens after which no pass follows
   int64_t num_stops;
   const volatile int32_t* news;  // not 0: no pass follows

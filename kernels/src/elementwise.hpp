@@ -56,6 +56,14 @@ void silu_mul(const float* gate_up, float* out, int64_t inner, int64_t first_row
   }
 }
 
+void weigh_logits(const float* logits, int64_t count, float top, float temperature, float* out) {
+  const Vec highest = Vec::all(top), divisor = Vec::all(temperature);
+  for_lanes(count, [&](int64_t i, int n) {
+    const Vec below = (load_lanes(logits + i, n) - highest) * Vec::all(kLog2E);
+    store_lanes(out + i, exp2(below / divisor), n);
+  });
+}
+
 GAME_AGENT_INLINE void norm_rotate(const RopeStoreCall& call, int64_t row, const float* from,
                                    const float* norm_weight, float* to) {
   const float* source = from;

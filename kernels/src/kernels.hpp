@@ -159,6 +159,9 @@ struct KernelTable {
   void (*silu_mul)(const float* gate_up, float* out, int64_t inner, int64_t first_row,
                    int64_t last_row);
   void (*rope_store)(const RopeStoreCall&, int64_t first_row, int64_t last_row);
+  // out = 2^((logits - top) log2(e) / temperature): what tokens weigh, 1 for a logit of `top`.
+  void (*weigh_logits)(const float* logits, int64_t count, float top, float temperature,
+                       float* out);
   // `widened` has room for kWidestPanels panels of floats if weights are narrower.
   void (*linear)(const LinearCall&, const LinearPart&, float* widened);
 };

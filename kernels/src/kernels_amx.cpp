@@ -8,7 +8,7 @@ namespace game_agent {
 
 const KernelTable& amx_kernels() {
   static const KernelTable table = {"amx",    attend_with_tiles, nullptr, merge, norm,
-                                    silu_mul, rope_store,        linear_with_tiles};
+                                    silu_mul, rope_store,        weigh_logits, linear_with_tiles};
   return table;
 }
 

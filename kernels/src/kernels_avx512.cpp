@@ -8,7 +8,7 @@ namespace game_agent {
 
 const KernelTable& avx512_kernels() {
   static const KernelTable table = {"avx512",   attend,   nullptr,    merge, norm,
-                                    silu_mul, rope_store, linear};
+                                    silu_mul, rope_store, weigh_logits, linear};
   return table;
 }
 

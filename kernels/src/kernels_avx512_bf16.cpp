@@ -8,7 +8,7 @@ namespace game_agent {
 
 const KernelTable& avx512_bf16_kernels() {
   static const KernelTable table = {"avx512_bf16", attend_with_pairs, attend_few, merge, norm,
-                                    silu_mul,      rope_store,        linear};
+                                    silu_mul,      rope_store,        weigh_logits, linear};
   return table;
 }
 

@@ -15,6 +15,7 @@
 #include "linear_parts.hpp"
 #include "plan_check.hpp"
 #include "rows.hpp"
+#include "sample.hpp"
 #include "schedule.hpp"
 #include "thread_pool.hpp"
 
@@ -220,13 +221,28 @@ void decode(const Decoder& self, uintptr_t residual, int64_t rows, uintptr_t cos
                 &schedule, wanted, num_out, &out_schedule, pointer<float>(logits)});
 }
 
+// (temperatures, top_ps, top_ks, chances), see Draws
+using DrawArgs = std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t>;
+
+Draws draws_of(const DrawArgs& args) {
+  const auto& [temperatures, top_ps, top_ks, chances] = args;
+  return {pointer<const float>(temperatures), pointer<const float>(top_ps),
+          pointer<const int64_t>(top_ks), pointer<const float>(chances)};
+}
+
+void sample(uintptr_t logits, int64_t rows, int64_t count, const DrawArgs& draws,
+            uintptr_t tokens) {
+  sample_rows(pointer<const float>(logits), rows, count, draws_of(draws),
+              pointer<int64_t>(tokens));
+}
+
 // See Burst. Returns how many passes were made.
 int64_t burst(const Decoder& self, Schedule& schedule, int64_t rows, int64_t max_steps,
               double max_s, uintptr_t tokens, uintptr_t positions, uintptr_t slots, uintptr_t embedding,
               int embedding_kind, int64_t hidden, int64_t vocab, uintptr_t cos, uintptr_t sin,
               int half, uintptr_t keys, uintptr_t values, int64_t layer_bytes, bool bfloat16,
-              int64_t num_pages, uintptr_t stops, int64_t num_stops, uintptr_t news,
-              uintptr_t out) {
+              int64_t num_pages, const DrawArgs& draws, uintptr_t stops, int64_t num_stops,
+              uintptr_t news, uintptr_t out) {
   check_slots(pointer<const int64_t>(slots), rows * max_steps, num_pages);
   return run_burst(self, schedule,
                    {rows,
@@ -246,6 +262,7 @@ int64_t burst(const Decoder& self, Schedule& schedule, int64_t rows, int64_t max
                     pointer<char>(values),
                     layer_bytes,
                     page_type(bfloat16),
+                    draws_of(draws),
                     pointer<const int64_t>(stops),
                     num_stops,
                     pointer<const volatile int32_t>(news),
@@ -280,7 +297,7 @@ NB_MODULE(_cpu, m) {
       .def("burst", &burst, "schedule"_a, "rows"_a, "max_steps"_a, "max_s"_a, "tokens"_a,
            "positions"_a, "slots"_a, "embedding"_a, "embedding_kind"_a, "hidden"_a, "vocab"_a, "cos"_a, "sin"_a,
            "half"_a, "keys"_a, "values"_a, "layer_bytes"_a, "bfloat16"_a, "num_pages"_a,
-           "stops"_a, "num_stops"_a, "news"_a, "out"_a, ReleaseGil());
+           "draws"_a, "stops"_a, "num_stops"_a, "news"_a, "out"_a, ReleaseGil());
   m.def("check_plan", &check_plan_arrays, "run_rows"_a.noconvert(), "run_segments"_a.noconvert(),
         "page_starts"_a.noconvert(), "pages"_a.noconvert(), "lengths"_a.noconvert(),
         "positions"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert(),
@@ -293,6 +310,7 @@ NB_MODULE(_cpu, m) {
         "dim"_a, "half"_a, "eps"_a, "bfloat16"_a, ReleaseGil());
   m.def("linear", &linear, "x"_a, "panels"_a, "kind"_a, "scale"_a, "bias"_a, "out"_a, "rows"_a, "num_in"_a,
         "num_out"_a, ReleaseGil());
+  m.def("sample", &sample, "logits"_a, "rows"_a, "count"_a, "draws"_a, "tokens"_a, ReleaseGil());
   m.attr("HAS_FLOAT16_WEIGHTS") = true;
   m.def("num_threads", [] { return ThreadPool::shared().num_threads(); });
   m.def(

@@ -19,6 +19,8 @@ from game_agent_kernels import _cpu, native
 from game_agent_kernels.linear.cpu import kind
 from game_agent_kernels.linear.reference import PackedLinear
 from game_agent_kernels.plan import PAGE_TOKENS, Plan
+from game_agent_kernels.sample.cpu import addresses
+from game_agent_kernels.sample.draws import Draws
 from game_agent_kernels.segment_attention.cpu import check_pages, schedule_for
 
 MAX_DIM = 256
@@ -143,11 +145,12 @@ class CompiledDecoder:
         keys: Tensor,
         values: Tensor,
         plan: Plan,
+        draws: Draws,
         stops: Longs,
         news: npt.NDArray[np.int32],
         max_s: float,
     ) -> Longs:
-        """Up to ``steps`` passes of a row for each run, whose likeliest token is the next input.
+        """Up to ``steps`` passes of a row for each run, whose drawn token is the next input.
 
         tokens:    [rows] int64, the first inputs; ``plan`` is of their pass, in which every run
                    sees its own frame as its last segment
@@ -155,6 +158,7 @@ class CompiledDecoder:
         embedding: [vocab, hidden], float32, bfloat16 or float16, contiguous
         cos, sin:  [positions, rotary_dim / 2] float32 of all positions that rows get to
         keys, values: as in :meth:`forward`
+        draws:     of the rows; chances [steps, rows]
         stops:     int64 tokens after which no pass follows
         news:      [1] int32; no pass follows while it is not 0, which another thread may set
         max_s:     no pass follows that would likely end after so many seconds
@@ -170,6 +174,7 @@ class CompiledDecoder:
             raise TypeError("tokens, slots and stops must be contiguous int64")
         if slots.ndim != 2 or not len(slots) or slots.shape[1] != rows or plan.num_runs != rows:
             raise ValueError(f"slots and plan must have {rows} rows, a run each, as tokens has")
+        draws.check(*slots.shape)
         if news.dtype != np.int32 or not len(news):
             raise TypeError("news must be int32")
         if any(a.dtype != np.float32 or not a.flags.c_contiguous for a in (cos, sin)):
@@ -214,6 +219,7 @@ class CompiledDecoder:
             keys[0].nbytes,
             keys.dtype == torch.bfloat16,
             num_pages,
+            addresses(draws),
             stops.ctypes.data,
             len(stops),
             news.ctypes.data,

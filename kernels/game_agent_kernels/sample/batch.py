@@ -2,56 +2,71 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from game_agent_kernels.sample.draws import Draws
 
-def sample_rows(
-    logits: Tensor,
-    temperatures: Tensor,
-    top_ps: Tensor | None,
-    draws: Tensor,
-    top_ks: Tensor | None = None,
-) -> Tensor:
+
+def sample_rows(logits: Tensor, draws: Draws) -> Tensor:
     """Draw a token id for each row of logits [rows, vocab] -> int64 [rows], without a host sync.
-
-    temperatures: [rows] float32, 0 is greedy
-    top_ps:       [rows] float32, see the reference; None: 1 for all
-    draws:        [rows] float32 in [0, 1): what chance gives each row, so that a row's token does
-                  not depend on its neighbours
-    top_ks:       [rows] int64, so many of the most likely tokens are kept, 0 all of them; None: all
 
     The draw is by inverse of the cumulated probabilities, of the tokens in order of probability, or
     where nothing is cut off in order of their ids, which saves the sort. A token of logit -inf is
-    never drawn. A seed gives other tokens than the reference's, the same on every device.
+    never drawn; -1 stands where the highest logit is no number, or any is none. A row's token
+    depends on nothing but its logits and its entry in ``draws``. A seed gives other tokens than the
+    reference's, the same on every device, up to the rounding of sums.
+
+    Raises ``ValueError`` or ``TypeError`` for draws that do not fit the rows.
     """
-    # Greedy rows are divided by 1; what is drawn for them is not used.
-    divisors = torch.where(temperatures > 0, temperatures, 1.0).unsqueeze(1)
-    probs = torch.softmax(logits.float() / divisors, -1)
-    if top_ps is None and top_ks is None:
-        drawn = _inverse(probs.cumsum(-1), draws)
-        return torch.where(temperatures > 0, drawn, logits.argmax(-1))
-    ordered, order = probs.sort(descending=True, stable=True)
+    draws.check(len(logits))
+    highest, tokens = logits.max(-1)
+    is_drawn, cuts = draws.temperatures > 0, draws.cuts
+    for rows, draw in ((is_drawn & ~cuts, _draw_any), (is_drawn & cuts, _draw_kept)):
+        if rows.all():
+            tokens = draw(logits, draws)
+        elif rows.any():
+            index = torch.from_numpy(rows.nonzero()[0]).to(logits.device)
+            tokens = tokens.index_copy(0, index, draw(logits[index], draws.of(rows)))
+    return torch.where(highest.isfinite(), tokens, -1)
+
+
+def _draw_any(logits: Tensor, draws: Draws) -> Tensor:
+    return _inverse(_probs(logits, draws).cumsum(-1), _column(draws.chances, logits))
+
+
+def _draw_kept(logits: Tensor, draws: Draws) -> Tensor:
+    ordered, order = _probs(logits, draws).sort(descending=True, stable=True)
     cumulated = ordered.cumsum(-1)
-    kept = torch.ones_like(ordered, dtype=torch.bool)
-    if top_ps is not None:
-        kept &= cumulated - ordered < top_ps.unsqueeze(1)
-    if top_ks is not None:
-        ranks = torch.arange(logits.shape[1], device=logits.device)
-        kept &= (ranks < top_ks.unsqueeze(1)) | (top_ks == 0).unsqueeze(1)
+    top_ps, top_ks = (_column(array, logits) for array in (draws.top_ps, draws.top_ks))
+    ranks = torch.arange(logits.shape[1], device=logits.device)
+    kept = (cumulated - ordered < top_ps) & ((ranks < top_ks) | (top_ks == 0))
     # The most likely token stays, whatever rounding says of it.
     kept[:, 0] = True
     last = cumulated.gather(1, kept.sum(-1, keepdim=True) - 1)
-    place = _inverse(torch.minimum(cumulated, last), draws)
-    drawn = order.gather(1, place.unsqueeze(1)).squeeze(1)
-    return torch.where(temperatures > 0, drawn, logits.argmax(-1))
+    place = _inverse(torch.minimum(cumulated, last), _column(draws.chances, logits))
+    return order.gather(1, place.unsqueeze(1)).squeeze(1)
 
 
-def _inverse(cumulated: Tensor, draws: Tensor) -> Tensor:
-    """[rows] the first place where cumulated [rows, n] exceeds the share ``draws`` of its end.
+def _probs(logits: Tensor, draws: Draws) -> Tensor:
+    logits = logits.float()
+    # From the highest down, so that no temperature is too low.
+    below = logits - logits.amax(-1, keepdim=True)
+    return torch.softmax(below / _column(draws.temperatures, logits), -1)
+
+
+def _column(values: npt.NDArray[Any], logits: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(logits.device).unsqueeze(1)
+
+
+def _inverse(cumulated: Tensor, chances: Tensor) -> Tensor:
+    """[rows] the first place where cumulated [rows, n] exceeds the share ``chances`` of its end.
 
     There the sum grows, so the place has a probability above 0.
     """
     end = cumulated[:, -1:]
     below_end = torch.nextafter(end, torch.zeros_like(end))
-    return (cumulated <= torch.minimum(draws.unsqueeze(1) * end, below_end)).sum(-1)
+    return (cumulated <= torch.minimum(chances * end, below_end)).sum(-1)
