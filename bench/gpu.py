@@ -197,7 +197,11 @@ def prefill_row(name: str, beside: Beside, context: int) -> dict[str, Any]:
 def decode_row(
     report: Report, name: str, beside: Beside, context: int, replies: int, steps: int
 ) -> dict[str, Any]:
-    """Milliseconds a token against the time to read everything once."""
+    """Milliseconds a token against the time to read everything once.
+
+    ``floor_each_ms``: against that of every reply reading the context for itself. What is quicker
+    cannot have done so.
+    """
     ms = gpu_model.step_ms(gpu_model.talk(beside.captured, context, replies, steps))
     floor = gpu_model.floor_ms(beside.captured, context, speed(report))
     return {
@@ -208,11 +212,12 @@ def decode_row(
         "tokens_per_s": 1e3 * replies / ms,
         "floor_ms": floor,
         "share_of_floor": floor / ms,
+        "floor_each_ms": gpu_model.floor_ms(beside.captured, replies * context, speed(report)),
     }
 
 
 def npcs_row(report: Report, name: str, beside: Beside, count: int, smoke: bool) -> dict[str, Any]:
-    """Characters who answer at once in one world, against one after another."""
+    """Characters who answer at once in one world, against one after another; floors as above."""
     context, tokens = (60, 3) if smoke else (NPCS_CONTEXT, 32)
     times = gpu_model.talk(beside.captured, context, count, tokens)
     rows = [row for row in report.rows("npcs") if row["model"] == name and row["npcs"] == 1]
@@ -223,6 +228,9 @@ def npcs_row(report: Report, name: str, beside: Beside, count: int, smoke: bool)
         "npcs": count,
         "first_ms": times[0],
         "all_ms": sum(times),
+        "step_ms": gpu_model.step_ms(times),
+        "floor_ms": gpu_model.floor_ms(beside.captured, context, speed(report)),
+        "floor_each_ms": gpu_model.floor_ms(beside.captured, count * context, speed(report)),
         "one_after_another_ms": None if alone is None else count * alone,
     }
 

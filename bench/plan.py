@@ -12,20 +12,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from game_agent.blocks.block import Block
 from game_agent.engine import Engine, Request
 from game_agent.engine.runs import step_runs
 from game_agent.engine.sequence import Chunk, Sequence
 from game_agent.engine.waiter import Waiter
-from game_agent.model.planner import build_step
+from game_agent.model.planner import Run, build_step, frame_segments, own_segment
 from game_agent.model.runner import ModelRunner, load_runner
 from game_agent.runtime import bundled_folder
 from game_agent.text.stream import TextStream
+from game_agent_kernels import Segments
+from game_agent_kernels.segment_attention.carry import carry_groups, carry_work
+from game_agent_kernels.segment_attention.worklist import divide, tiling_for
 
 EVENT_TOKENS = 50
 BLOCK_TOKENS = 27
 REPEATS = 200
+REPLIES = 32
 
 
 def median_ms(work: Callable[[], object]) -> float:
@@ -67,7 +72,8 @@ class Bookkeeping:
 
     def prefill_plan(self) -> None:
         """The plan of the event, its segment table built anew."""
-        self._sequence._segments = None
+        self._sequence.segments.clear()
+        self._sequence.own_segments.clear()
         self._plan(EVENT_TOKENS)
 
     def decode_plan(self) -> None:
@@ -84,6 +90,58 @@ class Bookkeeping:
         build_step(step_runs(sequence, [chunk], {}, self._engine.runner.rope))
 
 
+class GpuWork:
+    """The work list that a GPU needs of replies of many characters in one world.
+
+    In the shape of an 8B model: 32 heads, 8 of keys and values, of 128 dimensions, and a GPU of 132
+    processors. Nothing of it runs on a GPU.
+    """
+
+    def __init__(self, runner: ModelRunner, num_replies: int) -> None:
+        rope = runner.rope
+        half = len(rope.inv_freq)
+        world = [(np.arange(8 * i, 8 * i + 8, dtype=np.int32), 128) for i in range(64)]
+        distances = np.arange(64, 0, -1) * 128
+        self._before, self._after = (
+            build_step(
+                [
+                    Run(
+                        tokens=np.zeros(1, np.int32),
+                        position=60 + more,
+                        slots=np.zeros(1, np.int64),
+                        segments=Segments.concat(
+                            [
+                                frame_segments(world, distances + i, rope),
+                                own_segment(np.arange(4, dtype=np.int32), 0, 61 + more, half),
+                            ]
+                        ),
+                        num_logits=1,
+                    )
+                    for i in range(num_replies)
+                ]
+            ).plan
+            for more in (0, 1)
+        )
+        self._tiling = tiling_for(
+            num_replies,
+            128.0,
+            heads=32,
+            kv_heads=8,
+            dim=128,
+            dtype=torch.bfloat16,
+            processors=132,
+        )
+        self._work = divide(self._before, self._tiling)
+
+    def anew(self) -> None:
+        self._before.derived.clear()
+        divide(self._before, self._tiling)
+
+    def next_token(self) -> None:
+        carry_groups(self._before, self._after)
+        assert carry_work(self._work, self._before, self._after) is not None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--model", default=str(bundled_folder()), help="checkpoint folder")
@@ -91,6 +149,7 @@ def main() -> None:
     parser.add_argument("--out", default=None, help="write the table to this file as well")
     args = parser.parse_args()
     work = Bookkeeping(load_runner(args.model, kv_memory_bytes=2**28), args.blocks)
+    gpu = GpuWork(load_runner(args.model, kv_memory_bytes=2**20), REPLIES)
     report = f"""{args.blocks} blocks of {BLOCK_TOKENS} tokens, all cached; medians of {REPEATS}.
 
 | | ms |
@@ -98,6 +157,13 @@ def main() -> None:
 | lookup and admission | {median_ms(work.admission):.3f} |
 | plan of the event | {median_ms(work.prefill_plan):.3f} |
 | plan of one more token | {median_ms(work.decode_plan):.3f} |
+
+Of {REPLIES} replies in one world of 8,192 tokens, in the shape of an 8B model on a GPU:
+
+| | ms |
+|---|---:|
+| groups and work list | {median_ms(gpu.anew):.3f} |
+| of one more token | {median_ms(gpu.next_token):.3f} |
 """
     print(report)
     if args.out:

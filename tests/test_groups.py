@@ -9,11 +9,9 @@ import pytest
 from kernel_plans import PlanBuilder, RunShape
 
 from game_agent_kernels import Plan
-from game_agent_kernels.plan import starts
 from game_agent_kernels.segment_attention.groups import (
     MAX_GROUPS,
     MAX_ROWS,
-    carry_groups,
     group_runs,
     groups_of,
     ranges,
@@ -144,53 +142,6 @@ def test_groups_are_found_once_and_grow_with_padding() -> None:
     assert padded.rows.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4, 5, 6]
     assert np.diff(padded.row_starts).tolist() == [4, 2, 2, 3]
     assert np.diff(padded.segment_starts).tolist() == [5, 1, 1, 0]
-
-
-def next_token(plan: Plan, grows: bool) -> Plan:
-    """One more key in each run's own segment, on a new page or not, and one more position."""
-    seg = plan.segments
-    last = plan.run_segments[1:] - 1
-    lengths, counts = seg.lengths.copy(), np.diff(seg.page_starts)
-    lengths[last] += 1
-    pages = seg.pages
-    if grows:
-        pages = np.insert(pages, seg.page_starts[last + 1], 10**4 + np.arange(len(last)))
-        counts[last] += 1
-    segments = replace(seg, lengths=lengths, pages=pages, page_starts=starts(counts))
-    return replace(plan, segments=segments, row_positions=plan.row_positions + np.int32(1))
-
-
-@pytest.mark.parametrize("grows", [False, True])
-def test_groups_hold_from_token_to_token(grows: bool) -> None:
-    before = plan_of(*[RunShape(1, 30, far=[40], shared=range(5))] * 3)
-    plan = next_token(before, grows)
-    carry_groups(before, plan)
-    assert not plan.derived, "there was nothing to take over"
-    groups = groups_of(before)
-    carry_groups(before, plan)
-    assert groups_of(plan) is groups
-    found = group_runs(plan)
-    for name in vars(groups):
-        np.testing.assert_array_equal(getattr(groups, name), getattr(found, name))
-
-
-@pytest.mark.parametrize("change", ["pages", "lengths", "positions", "distances", "rows", "run"])
-def test_groups_that_do_not_hold_are_found_anew(change: str) -> None:
-    before = plan_of(*[RunShape(2, 300, shared=[0, 3])] * 2)
-    plan = next_token(before, grows=True)
-    if change == "rows":
-        plan = replace(plan, row_positions=plan.row_positions - np.int32(290))
-    elif change == "run":
-        run_rows = np.array([0, 1, 4], np.int32)
-        plan = replace(plan, run_rows=run_rows)
-    else:
-        array = getattr(plan.segments, change).copy()
-        # The first segment of the second run.
-        array[plan.segments.page_starts[3] if change == "pages" else 3] -= 1
-        plan = replace(plan, segments=replace(plan.segments, **{change: array}))
-    groups_of(before)
-    carry_groups(before, plan)
-    assert not plan.derived
 
 
 def test_ranges() -> None:

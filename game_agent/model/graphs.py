@@ -18,7 +18,8 @@ from game_agent.model.buckets import BUCKETS, Bucket, Places, choose, pad_step
 from game_agent.model.decoder import Decoder, Inputs
 from game_agent.model.planner import Run, Step, build_step, no_segments
 from game_agent_kernels import PAGE_TOKENS, Plan
-from game_agent_kernels.segment_attention.groups import MAX_GROUPS, carry_groups, ungrouped
+from game_agent_kernels.segment_attention.carry import carry_groups, carry_work
+from game_agent_kernels.segment_attention.groups import MAX_GROUPS, ungrouped
 from game_agent_kernels.segment_attention.worklist import (
     HEADER_WORDS,
     LAUNCH,
@@ -130,7 +131,7 @@ class DecoderGraphs:
 
     def _upload(self, graph: _Graph, step: Step) -> bool:
         """Bring a padded step to the device in one copy; False where it does not fit."""
-        works = graph.divide(step)
+        works = graph.works(step)
         if works is None or graph.places.num_words(works) > len(self._words):
             return False
         if self._copied is not None:
@@ -159,6 +160,8 @@ class _Graph:
             self._launches.append(_launch(bucket.num_outputs, 1, decoder, out_words))
         plans = [_fixed_plan(launch, half) for launch in self._launches]
         self._inputs = self._views(words, half, plans[0], plans[-1])
+        # What the last step's plans were, and their work.
+        self._before: list[tuple[Plan, WorkList]] = []
 
     def _views(self, words: Tensor, half: int, plan: Plan, out_plan: Plan) -> Inputs:
         at, angles = self.places, words.view(torch.float32)
@@ -176,12 +179,23 @@ class _Graph:
         """Make ready for replays; the words must describe a step of this bucket."""
         self.replay = capture(lambda: self._decoder.compute(self._inputs, self._pool))
 
-    def divide(self, step: Step) -> list[WorkList] | None:
+    def works(self, step: Step) -> list[WorkList] | None:
         """Work lists of the step's plans; None where one has more items than the graph's grid."""
         plans = (step.plan, step.out_plan)[: len(self._launches)]
-        works = [_divide(p, one) for p, one in zip(plans, self._launches, strict=True)]
+        works = self._carried(plans)
+        if works is None:
+            works = [_divide(p, one) for p, one in zip(plans, self._launches, strict=True)]
         fitting = [work for work in works if work is not None]
+        self._before = list(zip(plans, fitting, strict=False))
         return fitting if len(fitting) == len(works) else None
+
+    def _carried(self, plans: Sequence[Plan]) -> list[WorkList | None] | None:
+        """The last step's work lists, where nothing has changed but that replies are longer."""
+        if len(self._before) < len(plans):
+            return None
+        pairs = zip(self._before, plans, strict=True)
+        works = [carry_work(work, before, plan) for (before, work), plan in pairs]
+        return None if None in works else works
 
 
 def _launch(rows: int, run_rows: int, decoder: Decoder, words: Tensor) -> Launch:

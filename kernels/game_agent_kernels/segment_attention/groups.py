@@ -76,39 +76,6 @@ def groups_of(plan: Plan) -> Groups:
     return groups
 
 
-def carry_groups(before: Plan, plan: Plan) -> None:
-    """Give ``plan`` the groups of the step before where they still hold.
-
-    So they do from one token of some replies to the next, when only segments that are read alone
-    have grown; that is seen sooner than groups are found.
-    """
-    groups = before.derived.get(GROUPS)
-    if isinstance(groups, Groups) and not groups.own.all() and _still_hold(groups, before, plan):
-        plan.derived[GROUPS] = groups
-
-
-def _still_hold(groups: Groups, before: Plan, plan: Plan) -> bool:
-    old, new = before.segments, plan.segments
-    if not (
-        np.array_equal(before.run_rows, plan.run_rows)
-        and np.array_equal(before.run_segments, plan.run_segments)
-        and np.all(before.row_positions <= plan.row_positions)
-    ):
-        return False
-    pairs = (
-        (old.lengths, new.lengths),
-        (old.positions, new.positions),
-        (old.distances, new.distances),
-    )
-    if not all(np.all((a == b) | groups.own) for a, b in pairs):
-        return False
-    shared = ~groups.own
-    old_pages, new_pages = (
-        seg.pages[np.repeat(shared, np.diff(seg.page_starts))] for seg in (old, new)
-    )
-    return np.array_equal(old_pages, new_pages)
-
-
 def ungrouped(plan: Plan) -> Groups:
     """Every run alone."""
     half = plan.segments.cos.shape[1]

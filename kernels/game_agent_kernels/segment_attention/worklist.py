@@ -60,7 +60,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class WorkList:
-    """The tables of one plan; the module says what their columns are."""
+    """The tables of one plan; the module says what their columns are.
+
+    last_tiles: [S] the last tile of each of the plan's segments; -1: it has none, or is shared
+    """
 
     items: Ints
     queries: Ints
@@ -69,6 +72,7 @@ class WorkList:
     angles: Floats
     num_partials: int
     turns: bool
+    last_tiles: Longs
 
     @property
     def num_words(self) -> int:
@@ -165,6 +169,9 @@ def divide(plan: Plan, tiling: Tiling, groups: Groups | None = None) -> WorkList
     share = max(-(-int(work.sum()) // tiling.wanted), MIN_ITEM_KEYS // tiling.keys)
     splits = -(-work // share)
     direct, first_partial, rows = _partials(groups.rows, units, splits, plan.num_rows)
+    last_tiles = np.full(seg.num_segments, -1)
+    last_tiles[groups.segments] = np.cumsum(tile_counts) - 1
+    last_tiles[~groups.own | (seg.lengths == 0)] = -1
     turns = np.where(groups.turns < 0, -1, groups.turns + len(groups.segments))
     return WorkList(
         items=_items(units, begin, work, splits, direct),
@@ -174,6 +181,7 @@ def divide(plan: Plan, tiling: Tiling, groups: Groups | None = None) -> WorkList
         angles=_angles(plan, groups),
         num_partials=int(rows[:, 1].clip(0).sum()),
         turns=len(groups.cos) > 0,
+        last_tiles=last_tiles,
     )
 
 
