@@ -80,4 +80,11 @@ def agree(ours: Operation, theirs: Operation) -> bool:
         expected if isinstance(expected, tuple) else (expected,),
         strict=True,
     )
-    return all(torch.allclose(a, b, atol=1e-5, rtol=1e-5) for a, b in pairs)
+    return all(_alike(a, b) for a, b in pairs)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    if a.is_floating_point():
+        return torch.allclose(a, b, atol=1e-5, rtol=1e-5)
+    # Tokens: chance may fall on the rounding of a sum.
+    return bool((a == b).float().mean() >= 0.99)

@@ -102,6 +102,7 @@ class GpuWork:
         half = len(rope.inv_freq)
         world = [(np.arange(8 * i, 8 * i + 8, dtype=np.int32), 128) for i in range(64)]
         distances = np.arange(64, 0, -1) * 128
+        own_pages = np.arange(4, dtype=np.int32)
         self._before, self._after = (
             build_step(
                 [
@@ -112,7 +113,7 @@ class GpuWork:
                         segments=Segments.concat(
                             [
                                 frame_segments(world, distances + i, rope),
-                                own_segment(np.arange(4, dtype=np.int32), 0, 61 + more, half),
+                                own_segment(512 + 4 * i + own_pages, 0, 61 + more, half),
                             ]
                         ),
                         num_logits=1,

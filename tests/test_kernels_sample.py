@@ -214,6 +214,9 @@ def sample_precisely(logits: Tensor, draws: Draws) -> Tensor:
         ({"top_ps": np.ones(2, np.float32)}, ValueError),
         ({"top_ks": np.zeros(3, np.int32)}, TypeError),
         ({"chances": np.zeros((2, 3), np.float32)}, ValueError),
+        ({"temperatures": np.full(3, np.nan, np.float32)}, ValueError),
+        ({"top_ps": np.full(3, -1, np.float32)}, ValueError),
+        ({"top_ks": np.full(3, -1)}, ValueError),
         ({"chances": np.zeros(6, np.float32)[::2]}, TypeError),
     ],
 )

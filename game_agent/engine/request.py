@@ -41,11 +41,6 @@ class Sampling:
         if self.top_k < 0:
             raise InvalidInput("top_k must not be negative", where="top_k")
 
-    @property
-    def cuts(self) -> bool:
-        """Whether some tokens are left out."""
-        return self.top_p < 1.0 or self.top_k > 0
-
 
 @dataclass(frozen=True, eq=False)
 class Request:

@@ -186,8 +186,9 @@ class _Graph:
         if works is None:
             works = [_divide(p, one) for p, one in zip(plans, self._launches, strict=True)]
         fitting = [work for work in works if work is not None]
-        self._before = list(zip(plans, fitting, strict=False))
-        return fitting if len(fitting) == len(works) else None
+        fits = len(fitting) == len(works)
+        self._before = list(zip(plans, fitting, strict=True)) if fits else []
+        return fitting if fits else None
 
     def _carried(self, plans: Sequence[Plan]) -> list[WorkList | None] | None:
         """The last step's work lists, where nothing has changed but that replies are longer."""

@@ -62,13 +62,13 @@ int64_t run_burst(const Decoder& decoder, Schedule& schedule, const Burst& burst
                      burst.slots + step * rows, burst.keys, burst.values, burst.layer_bytes,
                      burst.type, &schedule, all_rows.data(), rows, &schedule, logits.data()});
     int64_t* const out = burst.out + step * rows;
+    const Draws& draws = burst.draws;
+    sample_rows(logits.data(), rows, burst.vocab,
+                {draws.temperatures, draws.top_ps, draws.top_ks, draws.chances + step * rows}, out);
     // As long as the passes so far were.
     const std::chrono::duration<double> until_next = (Clock::now() - begun) * (step + 2) / (step + 1);
     bool is_last = step + 1 == burst.max_steps || until_next.count() > burst.max_s ||
                    *burst.news != 0;
-    const Draws& draws = burst.draws;
-    sample_rows(logits.data(), rows, burst.vocab,
-                {draws.temperatures, draws.top_ps, draws.top_ks, draws.chances + step * rows}, out);
     for (int64_t row = 0; row < rows; ++row) {
       const int64_t* const end = burst.stops + burst.num_stops;
       is_last = is_last || out[row] < 0 || std::find(burst.stops, end, out[row]) != end;

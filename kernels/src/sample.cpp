@@ -146,6 +146,7 @@ int64_t draw_by_weight(const std::vector<float>& weights, double total, float to
   for (size_t i = 0; i < weights.size(); ++i) {
     if (weights[i] > 0.0f && weights[i] >= floor) keys.push_back(key_of(weights[i], i));
   }
+  if (keys.empty()) return -1;  // settings that are no numbers
   auto count = static_cast<int64_t>(keys.size());
   if (top_k > 0 && top_k < count) {
     std::nth_element(keys.begin(), keys.begin() + top_k, keys.end(), std::greater<uint64_t>());

@@ -12,7 +12,7 @@ from game_agent_kernels.sample.draws import Draws
 
 
 def sample_rows(logits: Tensor, draws: Draws) -> Tensor:
-    """Draw a token id for each row of logits [rows, vocab] -> int64 [rows], without a host sync.
+    """Draw a token id for each row of logits [rows, vocab] -> int64 [rows] on their device.
 
     The draw is by inverse of the cumulated probabilities, of the tokens in order of probability, or
     where nothing is cut off in order of their ids, which saves the sort. A token of logit -inf is

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from game_agent_kernels import _cpu, native
+from game_agent_kernels import native
+
+# An extension that was built before there was this is as if there were none.
+from game_agent_kernels._cpu import sample as _sample
 from game_agent_kernels.sample import batch
 from game_agent_kernels.sample.draws import Draws
 
@@ -17,7 +20,7 @@ def sample_rows(logits: Tensor, draws: Draws) -> Tensor:
     rows, vocab = logits.shape
     draws.check(rows)
     tokens = torch.empty(rows, dtype=torch.int64)
-    _cpu.sample(logits.data_ptr(), rows, vocab, addresses(draws), tokens.data_ptr())
+    _sample(logits.data_ptr(), rows, vocab, addresses(draws), tokens.data_ptr())
     return tokens
 
 

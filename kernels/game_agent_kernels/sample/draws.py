@@ -40,6 +40,10 @@ class Draws(NamedTuple):
                 raise TypeError(f"{name} must be contiguous {np.dtype(kind)}")
             if array.shape != (expected := shape if name == "chances" else shape[-1:]):
                 raise ValueError(f"{name} {list(array.shape)} must be {list(expected)}")
+        if not (np.isfinite(self.temperatures).all() and (self.top_ps >= 0).all()):
+            raise ValueError("temperatures must be finite, and top_ps no less than 0")
+        if (self.top_ks < 0).any():
+            raise ValueError("top_ks must not be negative")
 
     def of(self, rows: npt.NDArray[np.bool_]) -> Draws:
         """Those of some rows, with one chance each."""
