@@ -10,7 +10,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 import numpy.typing as npt
 
-from game_agent.engine.draw import draws_of
+from game_agent.engine.draw import ahead, draws_of
 from game_agent.engine.sequence import Chunk
 from game_agent.model.planner import page_slots
 from game_agent_kernels import PAGE_TOKENS, Draws
@@ -65,6 +65,4 @@ def burst_draws(chunks: Seq[Chunk], count: int) -> Draws:
     """How they are drawn; what chance gives them stays the next that it gives."""
     sequences = [chunk.sequence for chunk in chunks]
     samplings = [sequence.request.sampling for sequence in sequences]
-    if all(sampling.temperature <= 0 for sampling in samplings):
-        return Draws.greedy(count, len(chunks))
-    return draws_of(samplings, [sequence.chance.peek(count) for sequence in sequences])
+    return draws_of(samplings, [ahead(sequence, count) for sequence in sequences])

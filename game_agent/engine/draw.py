@@ -81,6 +81,12 @@ def take(sequence: Sequence) -> float:
     return sequence.chance.take() if sequence.request.sampling.temperature > 0 else 0.0
 
 
+def ahead(sequence: Sequence, count: int) -> list[float]:
+    """What it gives the next ``count`` tokens; it stays the next."""
+    is_drawn = sequence.request.sampling.temperature > 0
+    return sequence.chance.peek(count) if is_drawn else [0.0] * count
+
+
 def draws_of(samplings: Seq[Sampling], chances: Seq[Seq[float]]) -> Draws:
     """Of rows with these samplings; ``chances`` [rows, steps] become [steps, rows]."""
     return Draws(
